@@ -1,0 +1,441 @@
+//! Arenas: a lock over slabs by class, free chunks by size and a top chunk, with a lock-free
+//! list of blocks on their way home and a lock-free depot of magazines beside it.
+//!
+//! Lock order: a thread waits for one arena's lock only while it holds none. It may *try*
+//! another arena's while it holds one (`pages.rs`, `borrow_run`). Debug builds check this.
+
+pub mod chunk;
+pub mod pages;
+pub mod slab;
+
+use crate::config;
+use crate::heap::Heap;
+use crate::meta;
+use crate::os;
+use crate::page_map::{self, MAX_ARENAS};
+use crate::size_class::{self, CLASSES, Class};
+use crate::sync::attach::Attach;
+use crate::sync::block::{Block, Chain};
+use crate::sync::depot::DepotSlot;
+use crate::sync::lock::{Locked, RawLock};
+use crate::sync::remote_list::RemoteList;
+use chunk::Bins;
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
+use crossbeam_utils::CachePadded;
+use slab::ClassState;
+
+/// Magazines of one class that an arena's depot holds at most.
+const DEPOT_SLOTS: usize = 4;
+
+/// Bytes of undrained remote frees from which a sender takes the list to its arena itself.
+const REMOTE_LIMIT: usize = 1024 * 1024;
+
+/// What the arena's lock guards.
+#[derive(Debug)]
+pub struct Inner {
+    id: u16,
+    /// Free chunks.
+    pub bins: Bins,
+    /// The newest heap, with the top chunk.
+    pub heap: Heap,
+    classes: [ClassState; CLASSES],
+    /// Large blocks in use, or on their way back.
+    pub large_blocks: usize,
+    /// Their bytes.
+    pub large_bytes: usize,
+}
+
+impl Inner {
+    const fn new(id: u16) -> Self {
+        Self {
+            id,
+            bins: Bins::new(),
+            heap: Heap::NONE,
+            classes: [ClassState::NEW; CLASSES],
+            large_blocks: 0,
+            large_bytes: 0,
+        }
+    }
+
+    /// The state of a class.
+    #[inline]
+    pub fn class(&self, class: Class) -> &ClassState {
+        &self.classes[class % CLASSES]
+    }
+
+    #[inline]
+    fn class_mut(&mut self, class: Class) -> &mut ClassState {
+        &mut self.classes[class % CLASSES]
+    }
+}
+
+/// One arena.
+pub struct Arena {
+    id: u16,
+    lock: CachePadded<RawLock>,
+    inner: UnsafeCell<Inner>,
+    remote: CachePadded<RemoteList>,
+    /// Bytes on the remote list, about.
+    remote_bytes: AtomicUsize,
+    /// Blocks that came by the remote list, ever.
+    remote_frees: AtomicU64,
+    /// Times a thread had to wait for the lock.
+    pub lock_waits: AtomicU64,
+    attach: Attach,
+    depot: [[DepotSlot; DEPOT_SLOTS]; CLASSES],
+}
+
+// SAFETY: `inner` is reached through the guard of the lock only; all else is atomic.
+unsafe impl Sync for Arena {}
+
+/// The arena's lock, held.
+pub struct Guard<'a> {
+    arena: &'a Arena,
+    /// Whether another thread held the lock first.
+    pub waited: bool,
+}
+
+impl Deref for Guard<'_> {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        // SAFETY: the lock is held.
+        unsafe { &*self.arena.inner.get() }
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        // SAFETY: the lock is held, and the guard is borrowed mutably.
+        unsafe { &mut *self.arena.inner.get() }
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the guard is the holder.
+        unsafe { self.arena.lock.unlock() };
+    }
+}
+
+impl Arena {
+    const fn new(id: u16) -> Self {
+        Self {
+            id,
+            lock: CachePadded::new(RawLock::new()),
+            inner: UnsafeCell::new(Inner::new(id)),
+            remote: CachePadded::new(RemoteList::new()),
+            remote_bytes: AtomicUsize::new(0),
+            remote_frees: AtomicU64::new(0),
+            lock_waits: AtomicU64::new(0),
+            attach: Attach::new(),
+            depot: [const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASSES],
+        }
+    }
+
+    /// Its number; 0 is the main arena.
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// Takes the lock. `None` only when the calling thread holds it already: it is a signal
+    /// handler that interrupted the allocator, and must do without this arena.
+    pub fn lock(&self) -> Option<Guard<'_>> {
+        match self.lock.lock(os::thread_number()) {
+            Locked::AtOnce => Some(Guard { arena: self, waited: false }),
+            Locked::AfterWait => {
+                self.lock_waits.fetch_add(1, Relaxed);
+                Some(Guard { arena: self, waited: true })
+            }
+            Locked::HeldByCaller => None,
+        }
+    }
+
+    /// Takes the lock if it is free and the arena in use.
+    pub fn try_lock(&self) -> Option<Guard<'_>> {
+        if self.attach.is_closed() || !self.lock.try_lock(os::thread_number()) {
+            return None;
+        }
+        Some(Guard { arena: self, waited: false })
+    }
+
+    /// Takes the lock of an arena that is in use.
+    pub fn lock_open(&self) -> Option<Guard<'_>> {
+        if self.attach.is_closed() { None } else { self.lock() }
+    }
+
+    /// The attach word.
+    pub fn attach(&self) -> &Attach {
+        &self.attach
+    }
+
+    /// Counts the calling thread in; false when the arena is closed.
+    pub fn join(&self, _held: &Guard<'_>) -> bool {
+        let joined = self.attach.attach();
+        if joined {
+            self.remote.adopt();
+        }
+        joined
+    }
+
+    /// Counts the calling thread out. The last one takes the remote list with it.
+    pub fn leave(&self, held: &mut Guard<'_>) {
+        if self.attach.detach() {
+            let head = self.remote.orphan();
+            self.remote_bytes.store(0, Relaxed);
+            // SAFETY: the list was taken whole, and its blocks are this arena's.
+            unsafe { held.give_blocks(head, usize::MAX) };
+        }
+    }
+
+    /// Takes what came home on the remote list.
+    pub fn drain(&self, held: &mut Guard<'_>) {
+        if self.remote.is_empty() {
+            return;
+        }
+        self.remote_bytes.store(0, Relaxed);
+        let head = self.remote.take_all();
+        // SAFETY: the list was taken whole, and its blocks are this arena's.
+        unsafe { held.give_blocks(head, usize::MAX) };
+    }
+
+    /// Sends a chain of blocks, of `bytes` in all, home to this arena from a thread that is
+    /// attached to another one. Takes the list to the arena itself when nobody else will, or
+    /// when it has become long.
+    ///
+    /// # Safety
+    /// The chain is not empty, its links up to its tail are valid, and its blocks are this
+    /// arena's and the caller's to give.
+    pub unsafe fn send(&self, chain: Chain, bytes: usize) {
+        self.remote_frees.fetch_add(chain.count as u64, Relaxed);
+        let undrained = self.remote_bytes.fetch_add(bytes, Relaxed) + bytes;
+        // SAFETY: the caller's contract.
+        let orphan = unsafe { self.remote.push(chain) };
+        if orphan || undrained > REMOTE_LIMIT {
+            if let Some(mut held) = self.try_lock() {
+                self.drain(&mut held);
+            }
+        }
+    }
+
+    /// Sends a run back that another arena had borrowed. Does not drain: the caller holds a
+    /// lock.
+    ///
+    /// # Safety
+    /// The run is described as a large one of this arena, and is the caller's to give.
+    unsafe fn send_returned_run(&self, start: usize) {
+        let mut chain = Chain::EMPTY;
+        // SAFETY: the run's memory is in use by nobody.
+        unsafe {
+            chain.push(core::ptr::with_exposed_provenance_mut(start));
+            self.remote.push(chain);
+        }
+    }
+
+    /// Takes blocks back under the lock, or onto the remote list where the lock can not be had.
+    ///
+    /// # Safety
+    /// `head` is a null-terminated list of blocks of this arena, the caller's to give.
+    pub unsafe fn give(&self, head: *mut Block) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match self.lock_open() {
+                Some(mut held) => held.give_blocks(head, usize::MAX),
+                None => self.give_remotely(head),
+            }
+        }
+    }
+
+    /// Puts a whole list on the remote list.
+    ///
+    /// # Safety
+    /// As for [`Arena::give`].
+    pub unsafe fn give_remotely(&self, head: *mut Block) {
+        let mut tail = head;
+        let mut count = 1;
+        // SAFETY: the caller's contract.
+        unsafe {
+            while !Block::next(tail).is_null() {
+                tail = Block::next(tail);
+                count += 1;
+            }
+            self.remote_frees.fetch_add(count as u64, Relaxed);
+            self.remote.push(Chain { head, tail, count });
+        }
+    }
+
+    /// Puts a magazine into the depot, or gives it back.
+    ///
+    /// # Safety
+    /// The magazine is a null-terminated list of exactly `count` blocks of `class`, this
+    /// arena's, the caller's to give.
+    pub unsafe fn depot_put(&self, class: Class, mut magazine: Chain) -> Result<(), Chain> {
+        for slot in &self.depot[class % CLASSES] {
+            // SAFETY: the caller's contract.
+            match unsafe { slot.put(magazine) } {
+                Ok(()) => return Ok(()),
+                Err(back) => magazine = back,
+            }
+        }
+        Err(magazine)
+    }
+
+    /// Takes a magazine out of the depot: its first block and count.
+    pub fn depot_take(&self, class: Class) -> Option<(*mut Block, usize)> {
+        self.depot[class % CLASSES].iter().find_map(DepotSlot::take)
+    }
+
+    /// Blocks of `class` in the depot.
+    pub fn depot_count(&self, class: Class) -> usize {
+        self.depot[class % CLASSES].iter().map(DepotSlot::count).sum()
+    }
+
+    /// Gives everything in the depot back to the slabs.
+    pub fn empty_depot(&self, held: &mut Guard<'_>) {
+        for class in 1..CLASSES {
+            while let Some((head, count)) = self.depot_take(class) {
+                // SAFETY: a depot magazine is a list of `count` blocks of this arena.
+                unsafe { held.give_blocks(head, count) };
+            }
+        }
+    }
+
+    /// Bytes and blocks that were freed from other arenas' threads: waiting, and ever.
+    pub fn remote_figures(&self) -> (usize, u64) {
+        (self.remote_bytes.load(Relaxed), self.remote_frees.load(Relaxed))
+    }
+
+    /// Repairs the arena in the child after fork, where the calling thread is the only one.
+    ///
+    /// # Safety
+    /// Called in the child, before anything else uses the allocator.
+    pub unsafe fn after_fork(&self, thread: usize) {
+        // SAFETY: the process has one thread.
+        unsafe {
+            if self.lock.is_held_by(thread) {
+                // A signal handler forked while this thread was inside; it goes on there later.
+                self.lock.forget_waiters();
+            } else if self.lock.is_held() {
+                // Its holder does not exist here; what it left may be half-changed. Blocks of
+                // the arena stay valid; frees of them pile up on the remote list.
+                self.attach.close();
+                self.lock.reset();
+            }
+            self.attach.reset_threads(0);
+        }
+        // Nobody is attached until the calling thread says so.
+        let head = self.remote.orphan();
+        if head.is_null() {
+            return;
+        }
+        match self.lock_open() {
+            // SAFETY: the list was taken whole, and its blocks are this arena's.
+            Some(mut held) => unsafe { held.give_blocks(head, usize::MAX) },
+            // SAFETY: as above.
+            None => unsafe { self.give_remotely(head) },
+        }
+    }
+}
+
+/// All arenas.
+pub struct Arenas {
+    main: Arena,
+    others: [AtomicPtr<Arena>; MAX_ARENAS],
+    count: AtomicUsize,
+}
+
+/// The process's arenas.
+pub static ARENAS: Arenas = Arenas {
+    main: Arena::new(0),
+    others: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS],
+    count: AtomicUsize::new(1),
+};
+
+impl Arenas {
+    /// The main arena.
+    pub fn main(&self) -> &Arena {
+        &self.main
+    }
+
+    /// Number of arenas.
+    pub fn count(&self) -> usize {
+        self.count.load(Acquire).min(MAX_ARENAS)
+    }
+
+    /// The arena with this number.
+    pub fn get(&self, id: u16) -> Option<&Arena> {
+        if id == 0 {
+            return Some(&self.main);
+        }
+        // Acquire pairs with the release in `open`.
+        let arena = self.others.get(usize::from(id))?.load(Acquire);
+        // SAFETY: arenas live as long as the process.
+        unsafe { arena.as_ref() }
+    }
+
+    /// All arenas.
+    pub fn iter(&self) -> impl Iterator<Item = &Arena> {
+        (0..self.count() as u16).filter_map(|id| self.get(id))
+    }
+
+    /// All arenas that are in use.
+    pub fn iter_open(&self) -> impl Iterator<Item = &Arena> {
+        self.iter().filter(|arena| !arena.attach.is_closed())
+    }
+
+    /// The arena for a thread that should not be on arena `not`: the least loaded one, or a new
+    /// one if all have threads and the ceiling is not reached. `not` itself if there is no
+    /// other.
+    pub fn choose(&self, not: u16) -> &Arena {
+        let least = self
+            .iter_open()
+            .filter(|arena| arena.id != not)
+            .min_by_key(|arena| arena.attach.threads());
+        match least {
+            Some(arena) if arena.attach.threads() == 0 => arena,
+            _ => self.open().or(least).unwrap_or(match self.get(not) {
+                Some(arena) => arena,
+                None => &self.main,
+            }),
+        }
+    }
+
+    /// Opens a new arena, unless there are as many as there may be.
+    #[cold]
+    fn open(&self) -> Option<&Arena> {
+        let closed = self.count() - self.iter_open().count();
+        let ceiling = (config::arena_ceiling() + closed).min(MAX_ARENAS);
+        let mut id = self.count.load(Acquire);
+        loop {
+            if id >= ceiling {
+                return None;
+            }
+            // The number is taken first and the arena published after; readers skip the empty
+            // slot in between.
+            match self.count.compare_exchange(id, id + 1, Release, Acquire) {
+                Ok(_) => break,
+                Err(now) => id = now,
+            }
+        }
+        let place: *mut Arena = meta::allocate(size_of::<Arena>()).cast();
+        if place.is_null() {
+            return None;
+        }
+        const { assert!(align_of::<Arena>() <= 128) };
+        // SAFETY: new memory of the right size, unknown to other threads until the store.
+        unsafe {
+            place.write(Arena::new(id as u16));
+            self.others.get(id)?.store(place, Release);
+            Some(&*place)
+        }
+    }
+}
+
+/// The window base for a thread of this arena.
+pub fn window_base(arena: &Arena) -> usize {
+    if arena.id == 0 { page_map::window_base() } else { page_map::NO_WINDOW }
+}
+
+const _: () = assert!(size_class::CLASSES <= 1 << 7);

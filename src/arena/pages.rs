@@ -1,0 +1,340 @@
+//! Runs of pages: where slabs and large blocks come from and go back to.
+
+use super::chunk::{self, Bins};
+use super::{ARENAS, Inner};
+use crate::config;
+use crate::heap::{self, Heap, Source, brk, mmap};
+use crate::os::{self, PAGE};
+use crate::page_map::{
+    self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_WAS_FREED, CHUNK_ZERO, KIND_LARGE, Owner, PageDesc, PageState,
+};
+use crate::size_class::GRANULE;
+
+/// A run of pages taken from the free ones. Its first descriptor says nothing yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// First byte.
+    pub start: usize,
+    /// Pages.
+    pub pages: usize,
+    /// [`CHUNK_FIRST`] if the run begins its heap; [`CHUNK_ZERO`] if all of it is zero.
+    pub flags: u8,
+    /// The arena whose heap it lies in.
+    pub home: u16,
+}
+
+impl Run {
+    /// Writes the descriptor of the run's first page.
+    ///
+    /// # Safety
+    /// The run is the caller's, and the lock of its home arena, or of the arena that borrowed
+    /// it, is held.
+    pub unsafe fn describe(&self, state: PageState) {
+        // SAFETY: heaps are covered.
+        unsafe {
+            *page_map::desc(self.start) = PageDesc {
+                state,
+                flags: self.flags,
+                home: self.home,
+                pages: self.pages as u32,
+                ..PageDesc::INSIDE
+            };
+        }
+    }
+}
+
+impl Inner {
+    /// A run of `pages` pages at a multiple of `align` bytes: from the bins, else from the top,
+    /// else from more memory. `None` when the kernel has no more.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn take_run(&mut self, pages: usize, align: usize) -> Option<Run> {
+        // SAFETY: the lock is held.
+        unsafe {
+            if let Some(run) = self.take_from_bins(pages, align) {
+                return Some(run);
+            }
+            if let Some(run) = self.take_from_top(pages, align) {
+                return Some(run);
+            }
+            // Free memory of others first, for slabs: a granule has one owner, and only slabs
+            // own their granules whole.
+            if align == GRANULE && pages % (GRANULE / PAGE) == 0 {
+                if let Some(run) = self.borrow_run(pages) {
+                    return Some(run);
+                }
+            }
+            let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
+            if !self.grow(bytes) {
+                return None;
+            }
+            self.take_from_top(pages, align)
+        }
+    }
+
+    unsafe fn take_from_bins(&mut self, pages: usize, align: usize) -> Option<Run> {
+        // SAFETY: the lock is held; `find` names a chunk of these bins that is large enough.
+        unsafe {
+            let (start, at) = self.bins.find(pages, align)?;
+            let (size, flags) = self.bins.remove(start);
+            let zero = flags & CHUNK_ZERO;
+            let before = (at - start) / PAGE;
+            let after = size - before - pages;
+            if before > 0 {
+                self.bins.insert(start, before, self.id, flags);
+            }
+            if after > 0 {
+                self.bins.insert(at + pages * PAGE, after, self.id, zero);
+            }
+            let flags = if before == 0 { flags } else { zero };
+            Some(Run { start: at, pages, flags, home: self.id })
+        }
+    }
+
+    unsafe fn take_from_top(&mut self, pages: usize, align: usize) -> Option<Run> {
+        let first = self.heap.source == Source::Mmap && self.heap.top == self.heap.base;
+        let (gap, start, zero) = self.heap.take(pages * PAGE, align)?;
+        let first = if first { CHUNK_FIRST } else { 0 };
+        let zero = if zero { CHUNK_ZERO } else { 0 };
+        if gap < start {
+            // SAFETY: the gap was top chunk until now; below it no chunk is free, since that
+            // would be part of the top.
+            unsafe { self.bins.insert(gap, (start - gap) / PAGE, self.id, first) };
+        }
+        let flags = if gap < start { zero } else { first | zero };
+        Some(Run { start, pages, flags, home: self.id })
+    }
+
+    /// Takes a run of another arena's free chunks, if its lock is free at this instant.
+    unsafe fn borrow_run(&mut self, pages: usize) -> Option<Run> {
+        let own = self.id;
+        ARENAS.iter_open().filter(|other| other.id() != own).find_map(|other| {
+            let mut other = other.try_lock()?;
+            // SAFETY: the other arena's lock is held by the guard. Only tried, never waited
+            // for: two arenas' locks have no order.
+            unsafe { other.take_from_bins(pages, GRANULE) }
+        })
+    }
+
+    /// Makes the top chunk hold `bytes` more, in this heap or a new one.
+    #[cold]
+    unsafe fn grow(&mut self, bytes: usize) -> bool {
+        if self.id == 0 {
+            match brk::grow(&mut self.heap, bytes) {
+                brk::Grown::Longer => return true,
+                brk::Grown::Elsewhere(heap) => {
+                    if page_map::window_base() == page_map::NO_WINDOW {
+                        page_map::place_window(heap.base & !(GRANULE - 1));
+                    }
+                    // SAFETY: the lock is held.
+                    unsafe { self.replace_heap(heap) };
+                    return true;
+                }
+                brk::Grown::No => {}
+            }
+        }
+        let Some(heap) = mmap::new_heap(bytes, self.id) else {
+            return false;
+        };
+        if self.id == 0 && page_map::window_base() == page_map::NO_WINDOW {
+            // Later heaps come below this one: the kernel maps from the top down.
+            let below = (page_map::WINDOW_PAGES - mmap::HEAP_BYTES / PAGE) * PAGE;
+            page_map::place_window(heap.base.saturating_sub(below));
+        }
+        // SAFETY: the lock is held.
+        unsafe { self.replace_heap(heap) };
+        true
+    }
+
+    /// Goes on in a new heap; what is left of the old top becomes a free chunk.
+    unsafe fn replace_heap(&mut self, new: Heap) {
+        let old = core::mem::replace(&mut self.heap, new);
+        if old.source == Source::None || old.top == old.end {
+            return;
+        }
+        let first = if old.source == Source::Mmap && old.top == old.base { CHUNK_FIRST } else { 0 };
+        let zero = if old.top >= old.zero_from { CHUNK_ZERO } else { 0 };
+        // SAFETY: the rest of the top is in no chunk; below it no chunk is free.
+        unsafe { self.bins.insert(old.top, (old.end - old.top) / PAGE, self.id, first | zero) };
+    }
+
+    /// Gives a run back: coalesces it with free neighbours, into the top chunk where it touches
+    /// it, and unmaps its heap if nothing else is left in it.
+    ///
+    /// # Safety
+    /// The run is one that `take_run` gave this arena, with a valid descriptor on its first
+    /// page and `Inside` on all others; the arena is its home, and its lock is held.
+    pub unsafe fn give_run(&mut self, start: usize, pages: usize, zero: bool) {
+        // SAFETY: the lock is held; neighbours that are free are chunks of these bins.
+        unsafe {
+            let mut flags = (*page_map::desc(start)).flags & CHUNK_FIRST;
+            let mut zero = zero;
+            let mut from = start;
+            let mut size = pages;
+            let before = chunk::free_before(start);
+            *page_map::desc(start) =
+                PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
+            if let Some(before) = before {
+                let (more, other) = self.bins.remove(before);
+                from = before;
+                size += more;
+                zero &= other & CHUNK_ZERO != 0;
+                flags = other & CHUNK_FIRST;
+            }
+            let end = start + pages * PAGE;
+            if end == self.heap.top {
+                *page_map::desc(from) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
+                self.heap.lower_top(from);
+                self.heap.trim_by_thresholds();
+                return;
+            }
+            if chunk::is_free(end) {
+                let (more, other) = self.bins.remove(end);
+                size += more;
+                zero &= other & CHUNK_ZERO != 0;
+            }
+            let after = from + size * PAGE;
+            if flags & CHUNK_FIRST != 0
+                && (*page_map::desc(after)).state == PageState::HeapEnd
+                && mmap::release(from, size, self.id)
+            {
+                return;
+            }
+            let zero = if zero { CHUNK_ZERO } else { 0 };
+            self.bins.insert(from, size, self.id, flags | zero);
+        }
+    }
+
+    /// Makes the large run at `start` `pages` long without moving it, if it can be.
+    ///
+    /// # Safety
+    /// `start` is the first page of a large run of this arena; its lock is held.
+    pub unsafe fn resize_run(&mut self, start: usize, pages: usize) -> bool {
+        // SAFETY: the lock is held; the run's descriptor is valid.
+        unsafe {
+            let desc = page_map::desc(start);
+            let old = (*desc).pages as usize;
+            if pages < old {
+                (*desc).pages = pages as u32;
+                self.large_bytes -= (old - pages) * PAGE;
+                // The tail is a run of its own while it is given back.
+                *page_map::desc(start + pages * PAGE) = PageDesc::INSIDE;
+                self.give_run(start + pages * PAGE, old - pages, false);
+                return true;
+            }
+            let more = pages - old;
+            let end = start + old * PAGE;
+            if end == self.heap.top {
+                if self.heap.take(more * PAGE, PAGE).is_none() {
+                    return false;
+                }
+            } else if chunk::is_free(end) && (*page_map::desc(end)).pages as usize >= more {
+                let (size, flags) = self.bins.remove(end);
+                if size > more {
+                    self.bins.insert(end + more * PAGE, size - more, self.id, flags & CHUNK_ZERO);
+                }
+            } else {
+                return false;
+            }
+            (*desc).pages = pages as u32;
+            (*desc).flags &= !CHUNK_ZERO;
+            self.large_bytes += more * PAGE;
+            true
+        }
+    }
+
+    /// Drops the pages of every free chunk and gives the top back down to `pad` bytes. Returns
+    /// the bytes given back.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn purge(&mut self, pad: usize) -> usize {
+        let mut freed = self.heap.trim(1, pad);
+        // SAFETY: the lock is held; free chunks are in use by nobody. Setting the flag does not
+        // change the lists.
+        unsafe {
+            self.bins.for_each(|start, pages, flags| {
+                if flags & CHUNK_ZERO == 0 {
+                    let memory = core::ptr::with_exposed_provenance_mut(start);
+                    let dropped = os::discard(memory, pages * PAGE);
+                    freed += dropped;
+                    if dropped == pages * PAGE {
+                        Bins::set_zero(start);
+                    }
+                }
+            });
+        }
+        freed
+    }
+
+    /// A large block: a run of pages of its own. Its address, and whether it is zero.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn take_large(&mut self, bytes: usize, align: usize) -> Option<(usize, bool)> {
+        let pages = bytes.div_ceil(PAGE).max(1);
+        // SAFETY: the lock is held, and the run is new.
+        unsafe {
+            let run = self.take_run(pages, align.max(PAGE))?;
+            run.describe(PageState::Large);
+            self.large_blocks += 1;
+            self.large_bytes += pages * PAGE;
+            Some((run.start, run.flags & CHUNK_ZERO != 0))
+        }
+    }
+
+    /// Takes a large block back; false when `address` is not the start of one.
+    ///
+    /// # Safety
+    /// The page map says that this arena has a large granule there; its lock is held.
+    pub unsafe fn give_large(&mut self, address: usize) -> bool {
+        // SAFETY: covered; the lock is held.
+        unsafe {
+            let desc = *page_map::desc(address);
+            if desc.state != PageState::Large || address % PAGE != 0 {
+                return false;
+            }
+            if desc.flags & CHUNK_RETURNED == 0 {
+                self.large_blocks -= 1;
+                self.large_bytes -= desc.pages as usize * PAGE;
+            }
+            self.give_run(address, desc.pages as usize, false);
+            true
+        }
+    }
+
+    /// Gives back a run that `take_run` may have borrowed: to this arena's bins, or on its way
+    /// to its home.
+    ///
+    /// # Safety
+    /// As for [`Inner::give_run`], but for the home.
+    pub unsafe fn give_run_home(&mut self, start: usize, pages: usize, home: u16) {
+        // SAFETY: the lock is held. A borrowed run becomes a large block of its home, which
+        // takes it back like any remote free.
+        unsafe {
+            if home == self.id {
+                self.give_run(start, pages, false);
+                return;
+            }
+            let flags = (*page_map::desc(start)).flags & CHUNK_FIRST;
+            let run = Run { start, pages, flags: flags | CHUNK_RETURNED, home };
+            run.describe(PageState::Large);
+            page_map::set_owner(start, pages * PAGE, Owner::new(home, KIND_LARGE));
+            if let Some(home) = ARENAS.get(home) {
+                home.send_returned_run(start);
+            }
+        }
+    }
+}
+
+/// Free bytes that a top chunk may keep, for reports.
+pub fn top_bytes(heap: &Heap) -> usize {
+    heap.end - heap.top
+}
+
+/// Whether a request of `bytes` gets a mapping of its own.
+pub fn is_huge(bytes: usize) -> bool {
+    bytes >= config::MMAP_THRESHOLD.load(core::sync::atomic::Ordering::Relaxed)
+        || bytes > heap::mmap::HEAP_BYTES / 2
+}

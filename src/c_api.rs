@@ -1,0 +1,188 @@
+//! The C functions, as the man pages malloc(3), posix_memalign(3), malloc_usable_size(3),
+//! mallopt(3), malloc_trim(3) and glibc's `malloc/malloc.c` describe them. A library that
+//! exports them only forwards here.
+//!
+//! Calling any of the allocating functions says that Arenite is the process's malloc: only then
+//! may the main arena go on moving the break in a multi-threaded process.
+
+use crate::check::Misuse;
+use crate::config::{self, MMAP_THRESHOLD_MAX};
+use crate::malloc::{self, or_enomem};
+use crate::os::{self, PAGE};
+use crate::size_class::MAX_SMALL;
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// malloc(3).
+#[inline(always)]
+pub fn malloc(bytes: usize) -> *mut c_void {
+    malloc::malloc_or(bytes, malloc_slow).cast()
+}
+
+#[cold]
+#[inline(never)]
+fn malloc_slow(bytes: usize) -> *mut u8 {
+    config::set_process_malloc();
+    or_enomem(malloc::malloc_slow(bytes))
+}
+
+/// free(3). Keeps `errno`.
+///
+/// # Safety
+/// The block is the caller's, who does not use it any more.
+#[inline(always)]
+pub unsafe fn free(block: *mut c_void) {
+    // SAFETY: the caller's contract.
+    unsafe { malloc::free(block.cast()) }
+}
+
+/// calloc(3).
+pub fn calloc(count: usize, size: usize) -> *mut c_void {
+    let Some(bytes) = count.checked_mul(size) else {
+        return or_enomem(ptr::null_mut()).cast();
+    };
+    if bytes > MAX_SMALL {
+        config::set_process_malloc();
+        return or_enomem(malloc::calloc(bytes)).cast();
+    }
+    let block = malloc(bytes);
+    if !block.is_null() {
+        // SAFETY: the block holds so many bytes.
+        unsafe { block.cast::<u8>().write_bytes(0, bytes) };
+    }
+    block
+}
+
+/// realloc(3), as glibc has it: `realloc(p, 0)` frees and returns NULL.
+///
+/// # Safety
+/// The block is null or the caller's, who uses only the returned one afterwards.
+pub unsafe fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
+    if block.is_null() {
+        return malloc(bytes);
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        if bytes == 0 {
+            malloc::usable_size(block.cast(), Misuse::InvalidRealloc);
+            free(block);
+            return ptr::null_mut();
+        }
+        or_enomem(malloc::realloc(block.cast(), bytes, crate::size_class::MIN_ALIGN)).cast()
+    }
+}
+
+/// reallocarray(3).
+///
+/// # Safety
+/// As for [`realloc`].
+pub unsafe fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        // SAFETY: the caller's contract.
+        Some(bytes) => unsafe { realloc(block, bytes) },
+        None => or_enomem(ptr::null_mut()).cast(),
+    }
+}
+
+fn aligned(align: usize, bytes: usize) -> *mut c_void {
+    config::set_process_malloc();
+    or_enomem(malloc::malloc_aligned(bytes, align)).cast()
+}
+
+/// posix_memalign(3): 0, EINVAL or ENOMEM; leaves `errno` alone, and `*place` on an error.
+///
+/// # Safety
+/// `place` is valid for writes.
+pub unsafe fn posix_memalign(place: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
+    if !align.is_power_of_two() || align % size_of::<*mut c_void>() != 0 {
+        return libc::EINVAL;
+    }
+    config::set_process_malloc();
+    let saved = os::errno();
+    let block = malloc::malloc_aligned(bytes, align);
+    os::set_errno(saved);
+    if block.is_null() {
+        return libc::ENOMEM;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { *place = block.cast() };
+    0
+}
+
+/// aligned_alloc(3): NULL and EINVAL unless the alignment is a power of two.
+pub fn aligned_alloc(align: usize, bytes: usize) -> *mut c_void {
+    if !align.is_power_of_two() {
+        os::set_errno(libc::EINVAL);
+        return ptr::null_mut();
+    }
+    aligned(align, bytes)
+}
+
+/// memalign(3): rounds the alignment up to a power of two.
+pub fn memalign(align: usize, bytes: usize) -> *mut c_void {
+    match align.checked_next_power_of_two() {
+        Some(align) if align <= isize::MAX as usize / 2 + 1 => aligned(align, bytes),
+        _ => {
+            os::set_errno(libc::EINVAL);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// valloc(3): at a multiple of the page size.
+pub fn valloc(bytes: usize) -> *mut c_void {
+    aligned(os::page_size(), bytes)
+}
+
+/// pvalloc(3): whole pages, ENOMEM where rounding up overflows.
+pub fn pvalloc(bytes: usize) -> *mut c_void {
+    match os::round_up(bytes, os::page_size()) {
+        Some(bytes) => aligned(os::page_size(), bytes),
+        None => or_enomem(ptr::null_mut()).cast(),
+    }
+}
+
+/// malloc_usable_size(3): 0 for null.
+///
+/// # Safety
+/// The block is null or in use by the caller.
+pub unsafe fn malloc_usable_size(block: *mut c_void) -> usize {
+    if block.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { malloc::usable_size(block.cast(), Misuse::InvalidSize) }
+}
+
+/// malloc_trim(3): 1 if memory went back to the kernel.
+pub fn malloc_trim(pad: usize) -> c_int {
+    c_int::from(malloc::trim(pad) > 0)
+}
+
+/// mallopt(3): 1 when the parameter is known and the value allowed. `M_MMAP_MAX`,
+/// `M_PERTURB`, `M_CHECK_ACTION` and `M_ARENA_TEST` are accepted and change nothing.
+pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
+    const M_TRIM_THRESHOLD: c_int = -1;
+    const M_TOP_PAD: c_int = -2;
+    const M_MMAP_THRESHOLD: c_int = -3;
+    const M_ARENA_MAX: c_int = -8;
+    const M_MXFAST: c_int = 1;
+    // glibc takes the value as a size_t: -1 means "never".
+    let amount = usize::try_from(value).unwrap_or(usize::MAX);
+    match parameter {
+        M_TRIM_THRESHOLD => config::TRIM_THRESHOLD.store(amount, Relaxed),
+        M_TOP_PAD => config::TOP_PAD.store(amount.min(1 << 30), Relaxed),
+        M_MMAP_THRESHOLD if amount <= MMAP_THRESHOLD_MAX => {
+            config::MMAP_THRESHOLD.store(amount.max(MAX_SMALL + PAGE), Relaxed);
+        }
+        M_ARENA_MAX if value > 0 => config::ARENA_MAX.store(amount, Relaxed),
+        M_MXFAST if (0..=160).contains(&value) => return 1,
+        -7..=-4 => return 1,
+        _ => return 0,
+    }
+    if (M_MMAP_THRESHOLD..=M_TRIM_THRESHOLD).contains(&parameter) {
+        config::DYNAMIC_THRESHOLDS.store(false, Relaxed);
+    }
+    1
+}

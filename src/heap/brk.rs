@@ -1,0 +1,115 @@
+//! The main arena's heap: the program break.
+//!
+//! **The rule of the break.** The break is one variable of the process, and glibc's own malloc
+//! moves it too. Two threads that move it at once each believe they own the same bytes. So it is
+//! moved only (a) when Arenite is the process's malloc or (b) while the process has one thread
+//! ([`config::may_move_break`]), always through libc's `sbrk`, under the main arena's lock.
+//!
+//! Programs may call `sbrk` themselves between two growths, by any number of bytes. The break
+//! is then not where it was left: the heap ends, and a new one starts at the next page above.
+//! A break below the heap's end means that somebody took memory back that was not theirs; the
+//! break is then left alone for good.
+
+use super::{Heap, MAPPED, Source, adopt};
+use crate::config::{self, FIRST_BRK, TOP_PAD};
+use crate::os::{self, PAGE};
+use crate::page_map::{self, Owner};
+use crate::size_class::GRANULE;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// The break was lowered below memory in use, or memory it gave could not be entered in the
+/// page map: it is not to be moved any more.
+static UNUSABLE: AtomicBool = AtomicBool::new(false);
+
+/// What became of a request to grow.
+pub enum Grown {
+    /// The heap goes on where it ended; its top chunk is larger now.
+    Longer,
+    /// A new heap, not contiguous with the old one.
+    Elsewhere(Heap),
+    /// The break can not be used.
+    No,
+}
+
+/// Makes room for `bytes` at the break.
+///
+/// The caller holds the main arena's lock.
+pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
+    if UNUSABLE.load(Relaxed) || !config::may_move_break() {
+        return Grown::No;
+    }
+    // SAFETY: reading the break has no precondition.
+    let now = unsafe { os::sbrk(0) }.addr();
+    if now == 0 {
+        return Grown::No;
+    }
+    if heap.source == Source::Brk && now < heap.end {
+        if now < heap.zero_from {
+            UNUSABLE.store(true, Relaxed);
+            return Grown::No;
+        }
+        // Untouched memory was taken from the top: the heap is only shorter.
+        heap.end = (now & !(PAGE - 1)).max(heap.top);
+    }
+    let unit = os::page_size();
+    let contiguous = heap.source == Source::Brk && now == heap.end;
+    let Some(start) = (if contiguous { Some(now) } else { os::round_up(now, unit) }) else {
+        return Grown::No;
+    };
+    let missing = if contiguous { bytes - (heap.end - heap.top).min(bytes) } else { bytes };
+    // An eighth of the heap, so that a growing program makes few calls.
+    let eighth = if heap.source == Source::Brk { (heap.end - heap.base) / 8 } else { 0 };
+    let step = match MAPPED.brk.get() {
+        0 => missing.saturating_add(PAGE).max(FIRST_BRK),
+        _ => missing.saturating_add(TOP_PAD.load(Relaxed).max(eighth)),
+    };
+    let Some(end) = start.checked_add(step).and_then(|end| os::round_up(end, GRANULE.max(unit))) else {
+        return Grown::No;
+    };
+    let Ok(increment) = isize::try_from(end - now) else {
+        return Grown::No;
+    };
+    // SAFETY: the rule of the break, checked above.
+    let old = unsafe { os::sbrk(increment) }.addr();
+    if old == 0 {
+        return Grown::No;
+    }
+    if old != now || !adopt(start, end - start, 0) {
+        // Moved by somebody in between, or no memory for the page map: leave it to them.
+        UNUSABLE.store(true, Relaxed);
+        return Grown::No;
+    }
+    MAPPED.brk.add(end - now);
+    if contiguous {
+        heap.end = end;
+        return Grown::Longer;
+    }
+    MAPPED.heaps.add(1);
+    Grown::Elsewhere(Heap { source: Source::Brk, base: start, top: start, end, zero_from: start })
+}
+
+/// Lowers the break to `keep_to`, if it still is where the heap ends. Returns the bytes given
+/// back. The caller holds the main arena's lock, and nothing above `keep_to` is in use.
+pub fn lower(heap: &mut Heap, keep_to: usize) -> usize {
+    if UNUSABLE.load(Relaxed) || !config::may_move_break() || keep_to >= heap.end {
+        return 0;
+    }
+    // SAFETY: reading the break has no precondition.
+    if unsafe { os::sbrk(0) }.addr() != heap.end {
+        return 0;
+    }
+    let bytes = heap.end - keep_to;
+    // The entries go first: what the break gives up may be mapped by others at once.
+    // SAFETY: the range is the heap's own, covered when it grew.
+    unsafe { page_map::set_owner(keep_to, bytes, Owner::NONE) };
+    // SAFETY: the rule of the break; the memory is the heap's and not in use.
+    if unsafe { os::sbrk(-(bytes as isize)) }.is_null() {
+        adopt(keep_to, bytes, 0);
+        return 0;
+    }
+    MAPPED.brk.sub(bytes);
+    heap.end = keep_to;
+    heap.zero_from = heap.zero_from.min(keep_to);
+    bytes
+}

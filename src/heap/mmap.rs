@@ -1,0 +1,70 @@
+//! mmap'd heaps: 64 MiB, aligned to 64 MiB, so that a heap needs one region of the page map.
+//!
+//! Where the address space is limited (`ulimit -v`), smaller ones.
+
+use super::{Heap, MAPPED, Source, adopt};
+use crate::os::{self, PAGE};
+use crate::page_map::{self, Owner, PageDesc, PageState};
+use crate::size_class::GRANULE;
+
+/// Size and alignment of a heap in bytes.
+pub const HEAP_BYTES: usize = 64 * 1024 * 1024;
+
+/// Sizes to try, with their alignments, in bytes.
+const SHAPES: [(usize, usize); 4] = [
+    (HEAP_BYTES, HEAP_BYTES),
+    (16 * 1024 * 1024, GRANULE),
+    (4 * 1024 * 1024, GRANULE),
+    (1024 * 1024, GRANULE),
+];
+
+/// Maps a heap with room for at least `bytes` for `arena`, whose lock the caller holds.
+pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
+    let need = bytes.checked_add(GRANULE.max(os::page_size()))?;
+    SHAPES.iter().filter(|&&(size, _)| size >= need).find_map(|&(size, align)| {
+        let start = os::map_aligned(size, align.max(os::page_size()));
+        if start.is_null() {
+            return None;
+        }
+        let base = start.expose_provenance();
+        if !adopt(base, size, arena) {
+            // SAFETY: mapped just now, unknown to anybody.
+            unsafe { os::unmap(start, size) };
+            return None;
+        }
+        let end = base + size - PAGE;
+        // SAFETY: covered by `adopt`; the heap is the arena's.
+        unsafe {
+            *page_map::desc(end) = PageDesc { state: PageState::HeapEnd, ..PageDesc::INSIDE };
+        }
+        MAPPED.heaps.add(1);
+        MAPPED.mmap.add(size);
+        Some(Heap { source: Source::Mmap, base, top: base, end, zero_from: base })
+    })
+}
+
+/// Unmaps a whole heap of `pages` usable pages. False when the kernel refuses; the heap then is
+/// as it was, but its contents are undefined.
+///
+/// # Safety
+/// The heap is the arena's, whose lock the caller holds; no block of it is in use, and no
+/// descriptor of its pages but the first and the last is other than `Inside`.
+pub unsafe fn release(base: usize, pages: usize, arena: u16) -> bool {
+    let size = (pages + 1) * PAGE;
+    // The entries go first: another thread may map the addresses as soon as they are free.
+    // SAFETY: covered since `new_heap`.
+    unsafe { page_map::set_owner(base, size, Owner::NONE) };
+    // SAFETY: the heap's own mapping, not in use.
+    if !unsafe { os::unmap(core::ptr::with_exposed_provenance_mut(base), size) } {
+        adopt(base, size, arena);
+        return false;
+    }
+    // SAFETY: covered; no thread reads descriptors of memory that is not ours.
+    unsafe {
+        *page_map::desc(base) = PageDesc::INSIDE;
+        *page_map::desc(base + size - PAGE) = PageDesc::INSIDE;
+    }
+    MAPPED.heaps.sub(1);
+    MAPPED.mmap.sub(size);
+    true
+}

@@ -1,0 +1,175 @@
+//! Heaps: contiguous stretches of memory from the kernel, and the top chunk of an arena's
+//! newest one.
+//!
+//! ```text
+//! base                top            zero_from          end
+//!  │ chunks, in use    │ top chunk: free │ top chunk: free │
+//!  │ or free           │ but dirty       │ and still zero  │
+//! ```
+//!
+//! A chunk that frees itself up to `top` lowers `top`. When a heap can not grow, the arena turns
+//! its top chunk into an ordinary free chunk and goes on in a new heap.
+
+pub mod brk;
+pub mod mmap;
+
+use crate::config;
+use crate::os::{self, PAGE};
+use crate::page_map;
+use crate::size_class::GRANULE;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes that heaps hold by `brk` and by `mmap`, and how many heaps there are, now and at most.
+#[derive(Debug)]
+pub struct Mapped {
+    /// Bytes by which the break was moved.
+    pub brk: Gauge,
+    /// Bytes mapped: heaps, huge blocks and metadata.
+    pub mmap: Gauge,
+    /// Number of heaps.
+    pub heaps: Gauge,
+}
+
+/// A count and its highest value.
+#[derive(Debug)]
+pub struct Gauge {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Gauge {
+    pub(crate) const fn new() -> Self {
+        Self { now: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+    }
+
+    /// Adds to the count. Relaxed: figures for people, ordering nothing.
+    pub fn add(&self, amount: usize) {
+        let now = self.now.fetch_add(amount, Ordering::Relaxed) + amount;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Takes from the count.
+    pub fn sub(&self, amount: usize) {
+        self.now.fetch_sub(amount, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> usize {
+        self.now.load(Relaxed)
+    }
+
+    /// The highest count.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Relaxed)
+    }
+}
+
+/// The process's figures.
+pub static MAPPED: Mapped = Mapped { brk: Gauge::new(), mmap: Gauge::new(), heaps: Gauge::new() };
+
+/// Where a heap's memory comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// No heap yet.
+    None,
+    /// The program break; main arena only.
+    Brk,
+    /// A mapping.
+    Mmap,
+}
+
+/// An arena's newest heap. Addresses are multiples of [`PAGE`].
+#[derive(Debug)]
+pub struct Heap {
+    /// Where it comes from.
+    pub source: Source,
+    /// First byte.
+    pub base: usize,
+    /// First byte of the top chunk.
+    pub top: usize,
+    /// End of the top chunk.
+    pub end: usize,
+    /// From here to `end` nothing was ever touched.
+    pub zero_from: usize,
+}
+
+impl Heap {
+    /// No heap.
+    pub const NONE: Heap = Heap { source: Source::None, base: 0, top: 0, end: 0, zero_from: 0 };
+
+    /// Takes `bytes` at a multiple of `align` off the top, if they are there: the start of the
+    /// gap before them (up to the address itself), the address, and whether it is all zero.
+    pub fn take(&mut self, bytes: usize, align: usize) -> Option<(usize, usize, bool)> {
+        let start = os::round_up(self.top, align)?;
+        let stop = start.checked_add(bytes)?;
+        if self.source == Source::None || stop > self.end {
+            return None;
+        }
+        let gap = self.top;
+        let zero = start >= self.zero_from;
+        self.top = stop;
+        self.zero_from = self.zero_from.max(stop);
+        Some((gap, start, zero))
+    }
+
+    /// Gives the memory from `start` to `top` back to the top chunk.
+    pub fn lower_top(&mut self, start: usize) {
+        self.top = start;
+    }
+
+    /// Gives the kernel what the top chunk holds beyond the pad, once it holds more than the
+    /// trim threshold. Returns the bytes given back.
+    pub fn trim(&mut self, threshold: usize, pad: usize) -> usize {
+        if self.end - self.top < threshold.max(1) || self.end - self.top <= pad {
+            return 0;
+        }
+        let Some(keep_to) = os::round_up(self.top + pad, GRANULE.max(os::page_size())) else {
+            return 0;
+        };
+        match self.source {
+            Source::None => 0,
+            Source::Brk => brk::lower(self, keep_to),
+            Source::Mmap => {
+                if self.zero_from <= keep_to {
+                    return 0;
+                }
+                // SAFETY: above `top` nothing is in use; the arena's lock is held.
+                let freed = unsafe {
+                    os::discard(core::ptr::with_exposed_provenance_mut(keep_to), self.zero_from - keep_to)
+                };
+                if freed > 0 {
+                    self.zero_from = keep_to;
+                }
+                freed
+            }
+        }
+    }
+
+    /// Trims by the thresholds in force.
+    pub fn trim_by_thresholds(&mut self) -> usize {
+        // A free that leaves the top below the threshold must cost nothing, and the top of an
+        // mmap'd heap is large from the start: what counts there is the dirty part.
+        let held = match self.source {
+            Source::Mmap => self.zero_from.saturating_sub(self.top),
+            _ => self.end - self.top,
+        };
+        let threshold = config::TRIM_THRESHOLD.load(Relaxed);
+        if held < threshold.saturating_add(config::TOP_PAD.load(Relaxed)) {
+            return 0;
+        }
+        self.trim(threshold, config::TOP_PAD.load(Relaxed))
+    }
+}
+
+/// Makes the page map know a heap's memory.
+fn adopt(start: usize, bytes: usize, arena: u16) -> bool {
+    if !page_map::cover(start, bytes) {
+        return false;
+    }
+    // SAFETY: covered just now; the memory is the arena's.
+    unsafe { page_map::set_owner(start, bytes, page_map::Owner::new(arena, page_map::KIND_LARGE)) };
+    true
+}
+
+const _: () = assert!(GRANULE % PAGE == 0);

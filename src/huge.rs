@@ -1,0 +1,186 @@
+//! Huge blocks: mappings of their own. Their size is in the descriptor of their first page;
+//! their entry in the page map is what says that they are in use, and is claimed by whoever
+//! frees them.
+
+use crate::config;
+use crate::heap::{Gauge, MAPPED};
+use crate::os::{self, PAGE};
+use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, Owner, PageDesc, PageState};
+use core::ptr;
+
+/// Huge blocks in use.
+pub static BLOCKS: Gauge = Gauge::new();
+/// Their bytes.
+pub static BYTES: Gauge = Gauge::new();
+
+/// Maps a block of at least `bytes` at a multiple of `align`, a power of two; null when the
+/// kernel has no memory. The block is zero.
+#[cold]
+pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
+    let Some(size) = os::round_up(bytes.max(1), os::page_size()) else {
+        return ptr::null_mut();
+    };
+    if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
+        return ptr::null_mut();
+    }
+    let block = os::map_aligned(size, align.max(os::page_size()));
+    if block.is_null() || !publish(block, size) {
+        return ptr::null_mut();
+    }
+    BLOCKS.add(1);
+    BYTES.add(size);
+    MAPPED.mmap.add(size);
+    block
+}
+
+/// Enters a mapping in the page map, or unmaps it when there is no memory for that.
+fn publish(block: *mut u8, size: usize) -> bool {
+    let address = block.expose_provenance();
+    if !page_map::cover(address, 1) {
+        // SAFETY: the mapping is the caller's, unknown to anybody.
+        unsafe { os::unmap(block, size) };
+        return false;
+    }
+    // SAFETY: covered just now; the mapping is the caller's alone.
+    unsafe {
+        *page_map::desc(address) = PageDesc {
+            state: PageState::Huge,
+            pages: (size / PAGE) as u32,
+            ..PageDesc::INSIDE
+        };
+        page_map::set_owner(address, 1, Owner::new(0, KIND_HUGE));
+    }
+    true
+}
+
+/// Bytes of the huge block at `address`, or 0 when that is none's start.
+///
+/// # Safety
+/// The page map says that a huge block starts in the granule.
+pub unsafe fn size(address: usize) -> usize {
+    // SAFETY: covered.
+    let desc = unsafe { *page_map::desc(address) };
+    if desc.state == PageState::Huge && address % PAGE == 0 {
+        desc.pages as usize * PAGE
+    } else {
+        0
+    }
+}
+
+/// Takes the block out of the page map; its bytes, or 0 when it is not one.
+///
+/// # Safety
+/// As for [`size`].
+unsafe fn withdraw(address: usize) -> usize {
+    // SAFETY: the caller's contract. Of two threads that free the block at once, one claims it.
+    unsafe {
+        let bytes = size(address);
+        if bytes == 0 || !page_map::claim_huge(address) {
+            return 0;
+        }
+        *page_map::desc(address) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
+        bytes
+    }
+}
+
+/// Gives a huge block back to the kernel at once, and lets the mmap threshold learn from it, so
+/// that a program that frees such blocks often gets them from a heap. False when `address` is
+/// not the start of a huge block.
+///
+/// # Safety
+/// As for [`size`]; the program does not use the block any more.
+#[cold]
+pub unsafe fn free(address: usize) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let bytes = withdraw(address);
+        if bytes == 0 {
+            return false;
+        }
+        config::note_mapped_free(bytes);
+        BLOCKS.sub(1);
+        BYTES.sub(bytes);
+        let block = ptr::with_exposed_provenance_mut(address);
+        if os::unmap(block, bytes) {
+            MAPPED.mmap.sub(bytes);
+        } else {
+            // The kernel has no room for one more hole among the mappings: at least the pages
+            // go back.
+            os::discard(block, bytes);
+        }
+        true
+    }
+}
+
+/// Makes a huge block at least `bytes` long: in place, or moved by the kernel without copying
+/// if `may_move`. Null when that fails; the block is then as it was.
+///
+/// # Safety
+/// As for [`size`]; the block is the caller's.
+#[cold]
+pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
+    let Some(new) = os::round_up(bytes.max(1), os::page_size()) else {
+        return ptr::null_mut();
+    };
+    if new / PAGE > u32::MAX as usize {
+        return ptr::null_mut();
+    }
+    let block: *mut u8 = ptr::with_exposed_provenance_mut(address);
+    // SAFETY: the caller's contract.
+    unsafe {
+        if size(address) == new {
+            return block;
+        }
+        // The entry goes before the kernel may give the old addresses to another thread.
+        let old = withdraw(address);
+        if old == 0 {
+            return ptr::null_mut();
+        }
+        let moved = os::remap(block, old, new, may_move);
+        if moved.is_null() {
+            publish(block, old);
+            return moved;
+        }
+        if !page_map::cover(moved.addr(), 1) {
+            // No memory for a new region: back to the old place.
+            let back = os::remap(moved, new, old, false);
+            if !back.is_null() && move_back(back, old, block) {
+                publish(block, old);
+            }
+            return ptr::null_mut();
+        }
+        publish(moved, new);
+        if new > old {
+            BYTES.add(new - old);
+            MAPPED.mmap.add(new - old);
+        } else {
+            BYTES.sub(old - new);
+            MAPPED.mmap.sub(old - new);
+        }
+        moved
+    }
+}
+
+/// Moves a mapping to the addresses it had before.
+///
+/// # Safety
+/// The mapping is the caller's, of `bytes`.
+unsafe fn move_back(from: *mut u8, bytes: usize, to: *mut u8) -> bool {
+    // SAFETY: without MREMAP_FIXED_NOREPLACE in the kernel's interface, FIXED would drop what
+    // another thread mapped there meanwhile; so the move only goes over a mapping made here.
+    unsafe {
+        let held = libc::mmap(
+            to.cast(),
+            bytes,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+            -1,
+            0,
+        );
+        if held.cast() != to {
+            return false;
+        }
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        libc::mremap(from.cast(), bytes, bytes, flags, to) == to.cast()
+    }
+}

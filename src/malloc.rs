@@ -1,0 +1,515 @@
+//! The front door: which layer serves a request, and which takes a block back.
+//!
+//! The two hot functions are [`malloc`] and [`free`]. Each has one way out on the fast path and
+//! one cold call.
+
+use crate::arena::pages::is_huge;
+use crate::arena::slab::is_block;
+use crate::arena::{ARENAS, Arena};
+use crate::check::{Misuse, misuse};
+use crate::huge;
+use crate::os::{self, PAGE};
+use crate::page_map::{
+    self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState, WINDOW_PAGES, is_marked_free,
+};
+use crate::size_class::{
+    self, CLASSES, Class, GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN,
+};
+use crate::sync::block::{Block, Chain};
+use crate::tcache::{ROOM_UNIT, State, Tcache, bin_offset};
+use crate::thread;
+use crate::tls;
+use core::ptr;
+
+/// A block of at least `bytes`, aligned to 16; null when there is no memory.
+#[inline(always)]
+pub fn malloc(bytes: usize) -> *mut u8 {
+    malloc_or(bytes, malloc_slow)
+}
+
+/// As [`malloc`], with the caller's own way out of the fast path.
+#[inline(always)]
+pub fn malloc_or(bytes: usize, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
+    if bytes <= MAX_TABLE {
+        // SAFETY: the word always points at a cache; the index is at most MAX_TABLE / 16.
+        let bin = unsafe { Tcache::bin_for(tls::get(), (bytes + 15) >> 4) };
+        let block = Tcache::pop(bin);
+        if !block.is_null() {
+            return block.cast();
+        }
+    }
+    slow(bytes)
+}
+
+/// A block of `class`, which a caller with a `Layout` knows without a table.
+#[inline(always)]
+pub fn malloc_class(class: Class) -> *mut u8 {
+    // SAFETY: the word always points at a cache; the offset is that of the class's bin.
+    let bin = unsafe { Tcache::bin_at(tls::get(), bin_offset(class)) };
+    let block = Tcache::pop(bin);
+    if block.is_null() { refill_and_take(class) } else { block.cast() }
+}
+
+/// What [`malloc`] does when its bin is empty, and for requests above the table.
+#[cold]
+#[inline(never)]
+pub fn malloc_slow(bytes: usize) -> *mut u8 {
+    if bytes <= MAX_SMALL { malloc_class(size_class::of(bytes)) } else { allocate_large(bytes, PAGE).0 }
+}
+
+/// Fills the empty bin of `class` and takes a block of it.
+#[cold]
+#[inline(never)]
+fn refill_and_take(class: Class) -> *mut u8 {
+    let mut tcache = tls::get();
+    // SAFETY: the word always points at a cache.
+    if unsafe { (*tcache).state() } != State::Live {
+        tcache = thread::start();
+        if tcache.is_null() {
+            return take_directly(class);
+        }
+    }
+    // SAFETY: the cache is this thread's.
+    let cache = unsafe { &*tcache };
+    if let Some(block) = borrow_from_larger(cache, class) {
+        return block;
+    }
+    if !cache.refill(class) {
+        return take_directly(class);
+    }
+    // SAFETY: the offset is that of the class's bin.
+    Tcache::pop(unsafe { Tcache::bin_at(tcache, bin_offset(class)) }).cast()
+}
+
+/// Serves a class that has no slab yet from a larger one, at the start of a program.
+fn borrow_from_larger(cache: &Tcache, class: Class) -> Option<*mut u8> {
+    if cache.arena_id() != 0 {
+        return None;
+    }
+    if size_class::size(class) > MAX_TABLE {
+        // Classes whose first slab would move the break: pages of their own.
+        let mut held = ARENAS.main().lock_open()?;
+        if !held.lends_pages(class) {
+            return None;
+        }
+        // SAFETY: the lock is held.
+        let (address, _) = unsafe { held.take_large(size_class::size(class), PAGE) }?;
+        return Some(ptr::with_exposed_provenance_mut(address));
+    }
+    let lender = ARENAS.main().lock_open()?.lender(class);
+    (lender != 0).then(|| malloc_class(lender))
+}
+
+/// A block without a thread cache: after the thread's end, or where the thread's arena can not
+/// be entered. Any arena that can be locked serves.
+#[cold]
+fn take_directly(class: Class) -> *mut u8 {
+    for arena in ARENAS.iter_open() {
+        let Some(mut held) = arena.lock_open() else { continue };
+        // SAFETY: the lock is held.
+        let mut got = unsafe { held.take_blocks(class, 1) };
+        let block = got.head;
+        if block.is_null() {
+            continue;
+        }
+        // SAFETY: the block is free and this thread's; what came with it goes back.
+        unsafe {
+            got.head = Block::next(block);
+            if got.count > 1 {
+                held.give_blocks(got.head, got.count - 1);
+            }
+            Block::set_mark(block, 0);
+        }
+        return block.cast();
+    }
+    let opened = ARENAS.choose(0);
+    if opened.id() != 0 {
+        if let Some(mut held) = opened.lock_open() {
+            // SAFETY: the lock is held.
+            let got = unsafe { held.take_blocks(class, 1) };
+            if !got.head.is_null() {
+                // SAFETY: the block is free and this thread's.
+                unsafe { Block::set_mark(got.head, 0) };
+                return got.head.cast();
+            }
+        }
+    }
+    ptr::null_mut()
+}
+
+/// A run of pages, or a mapping of its own; and whether it is zero.
+#[cold]
+#[inline(never)]
+fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
+    if bytes > isize::MAX as usize - PAGE {
+        return (ptr::null_mut(), false);
+    }
+    if !is_huge(bytes.saturating_add(if align > PAGE { align } else { 0 })) {
+        if let Some((address, zero)) = take_large(bytes, align) {
+            return (ptr::with_exposed_provenance_mut(address), zero);
+        }
+    }
+    (huge::allocate(bytes, align), true)
+}
+
+/// A run of pages from the thread's arena, or from any that can be locked.
+fn take_large(bytes: usize, align: usize) -> Option<(usize, bool)> {
+    let cache = thread::start();
+    let own = if cache.is_null() {
+        ARENAS.main()
+    } else {
+        // SAFETY: the cache is this thread's.
+        unsafe { (*cache).arena() }
+    };
+    let mut held = match own.lock_open() {
+        Some(held) => held,
+        None => ARENAS.iter_open().find_map(Arena::lock_open)?,
+    };
+    // SAFETY: the lock is held.
+    unsafe { held.take_large(bytes, align) }
+}
+
+/// Takes a block back. Null is ignored.
+///
+/// # Safety
+/// The caller does not use the block any more. (Addresses that are not blocks in use end the
+/// process.)
+#[inline(always)]
+pub unsafe fn free(block: *mut u8) {
+    // SAFETY: the word always points at a cache; window entries are offsets of bins; a block
+    // that passes the checks is one in use, of a small class of the main arena, which is the
+    // thread's; its bin has room.
+    unsafe {
+        let tcache = tls::get();
+        let page = block.addr().wrapping_sub((*tcache).window_base.get()) / PAGE;
+        if page < WINDOW_PAGES {
+            let bin = Tcache::bin_at(tcache, page_map::window_entry(page));
+            let offset = block.addr() as u32 & (GRANULE as u32 - 1);
+            if offset.wrapping_mul(bin.reciprocal.get()) < bin.room.get()
+                && !is_marked_free(block.cast())
+            {
+                return Tcache::push(bin, block.cast());
+            }
+        }
+        free_slow(block);
+    }
+}
+
+/// Takes a block of `class` back from a caller whose `Layout` says so.
+///
+/// # Safety
+/// As for [`free`], and the block was asked for with a size of that class.
+#[inline(always)]
+pub unsafe fn free_class(block: *mut u8, class: Class) {
+    // SAFETY: as in `free`; the entry says that the block is of the class that the layout
+    // names, which it need not be: a larger class may have served it.
+    unsafe {
+        let tcache = tls::get();
+        let page = block.addr().wrapping_sub((*tcache).window_base.get()) / PAGE;
+        if page < WINDOW_PAGES && page_map::window_entry(page) == bin_offset(class) {
+            let bin = Tcache::bin_at(tcache, bin_offset(class));
+            if bin.room.get() != 0 && !is_marked_free(block.cast()) {
+                return Tcache::push(bin, block.cast());
+            }
+        }
+        free_slow(block);
+    }
+}
+
+/// Takes a block back by what the page map says.
+///
+/// # Safety
+/// As for [`free`].
+#[cold]
+#[inline(never)]
+pub unsafe fn free_slow(block: *mut u8) {
+    if block.is_null() {
+        return;
+    }
+    let address = block.addr();
+    let owner = page_map::owner(address);
+    let class = page_map::class_of(owner);
+    // SAFETY: the page map says what lies at the address; the block is the caller's to give.
+    unsafe {
+        if class != 0 {
+            check_small(address, class, Misuse::InvalidFree);
+            free_small(block.cast(), owner, class);
+        } else if owner.kind() == KIND_LARGE {
+            free_large(block.cast(), owner);
+        } else if owner.kind() != KIND_HUGE || !huge::free(address) {
+            invalid(address, Misuse::InvalidFree);
+        }
+    }
+}
+
+/// Ends the process unless a block of `class` in use starts at `address`.
+///
+/// # Safety
+/// The page map says that the granule is a slab's of that class.
+unsafe fn check_small(address: usize, class: Class, kind: Misuse) {
+    // SAFETY: the caller's contract; the granule is readable.
+    unsafe {
+        if !is_block(address, class) {
+            misuse(kind, address, size_class::size(class));
+        }
+        if is_marked_free(ptr::with_exposed_provenance_mut(address)) {
+            let kind = if kind == Misuse::InvalidFree { Misuse::DoubleFree } else { kind };
+            misuse(kind, address, size_class::size(class));
+        }
+    }
+}
+
+/// # Safety
+/// A block in use of `class` starts at the address, and is the caller's to give.
+unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
+    let tcache = thread::start();
+    // SAFETY: the cache, if any, is this thread's; the bin has room when the block goes in.
+    unsafe {
+        if tcache.is_null() {
+            free_directly(block, owner.arena());
+        } else if (*tcache).arena_id() == owner.arena() {
+            let bin = Tcache::bin_at(tcache, bin_offset(class));
+            if bin.room.get() < ROOM_UNIT {
+                (*tcache).make_room(class);
+                if (*tcache).arena_id() != owner.arena() {
+                    // The thread moved to another arena meanwhile.
+                    (*tcache).free_remote(block, owner.arena(), size_class::size(class));
+                    return;
+                }
+            }
+            Tcache::push(bin, block);
+        } else {
+            (*tcache).free_remote(block, owner.arena(), size_class::size(class));
+        }
+    }
+}
+
+/// Gives a block to its arena without a thread cache.
+///
+/// # Safety
+/// The block is `owner`'s and the caller's to give.
+unsafe fn free_directly(block: *mut Block, owner: u16) {
+    let mut chain = Chain::EMPTY;
+    // SAFETY: the caller's contract.
+    unsafe {
+        Block::set_mark(block, page_map::free_mark());
+        chain.push(block);
+        if let Some(owner) = ARENAS.get(owner) {
+            owner.give(chain.head);
+        }
+    }
+}
+
+/// # Safety
+/// The page map says that the granule is one of runs; the block is the caller's to give.
+unsafe fn free_large(block: *mut Block, owner: Owner) {
+    let address = block.addr();
+    let Some(arena) = ARENAS.get(owner.arena()) else { return };
+    // SAFETY: covered, as the page map says; the lock is held where it must be.
+    unsafe {
+        match arena.lock_open() {
+            Some(mut held) => {
+                if !held.give_large(address) {
+                    drop(held);
+                    invalid(address, Misuse::InvalidFree);
+                }
+            }
+            None => {
+                if !is_large(address) {
+                    invalid(address, Misuse::InvalidFree);
+                }
+                let mut chain = Chain::EMPTY;
+                chain.push(block);
+                arena.give_remotely(chain.head);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The page map says that the granule is one of runs.
+unsafe fn is_large(address: usize) -> bool {
+    // SAFETY: covered.
+    address % PAGE == 0 && unsafe { (*page_map::desc(address)).state } == PageState::Large
+}
+
+/// Ends the process: no block in use starts at `address`.
+fn invalid(address: usize, kind: Misuse) -> ! {
+    let desc = page_map::try_desc(address);
+    // SAFETY: covered where not null.
+    let freed = !desc.is_null() && address % PAGE == 0 && unsafe {
+        (*desc).flags & CHUNK_WAS_FREED != 0 || (*desc).state == PageState::Free
+    };
+    let kind = if freed && kind == Misuse::InvalidFree { Misuse::DoubleFree } else { kind };
+    misuse(kind, address, 0)
+}
+
+/// Bytes that the block at `address` holds. Ends the process when it is none.
+///
+/// # Safety
+/// The block is in use by the caller.
+pub unsafe fn usable_size(block: *mut u8, kind: Misuse) -> usize {
+    let address = block.addr();
+    let owner = page_map::owner(address);
+    let class = page_map::class_of(owner);
+    // SAFETY: the page map says what lies at the address.
+    unsafe {
+        if class != 0 {
+            check_small(address, class, kind);
+            return size_class::size(class);
+        }
+        if owner.kind() == KIND_LARGE && is_large(address) {
+            return (*page_map::desc(address)).pages as usize * PAGE;
+        }
+        let bytes = if owner.kind() == KIND_HUGE { huge::size(address) } else { 0 };
+        if bytes == 0 {
+            invalid(address, kind);
+        }
+        bytes
+    }
+}
+
+/// A block of at least `bytes` at a multiple of `align`, a power of two; null when there is no
+/// memory.
+pub fn malloc_aligned(bytes: usize, align: usize) -> *mut u8 {
+    if align <= MIN_ALIGN {
+        return malloc(bytes);
+    }
+    if bytes <= MAX_SMALL && align <= GRANULE {
+        // A slab starts at a multiple of the granule, so that a class whose size is a multiple
+        // of the alignment has aligned blocks only.
+        if let Some(class) = aligned_class(bytes, align) {
+            let block = malloc_class(class);
+            if block.addr() & (align - 1) == 0 {
+                return block;
+            }
+            // A larger class served it, which need not be aligned.
+            // SAFETY: the block was made just now.
+            unsafe { free(block) };
+        }
+    }
+    if bytes > isize::MAX as usize - align {
+        return ptr::null_mut();
+    }
+    allocate_large(bytes.max(1), align.max(PAGE)).0
+}
+
+fn aligned_class(bytes: usize, align: usize) -> Option<Class> {
+    let first = size_class::of(bytes.max(align).min(MAX_SMALL));
+    (first..CLASSES).find(|&class| size_class::size(class) & (align - 1) == 0)
+}
+
+/// A zeroed block of at least `bytes`; null when there is no memory. Memory that is known to be
+/// zero is not cleared.
+pub fn calloc(bytes: usize) -> *mut u8 {
+    if bytes > MAX_SMALL {
+        let (block, zero) = allocate_large(bytes, PAGE);
+        return clear_unless(zero, block, bytes);
+    }
+    let block = malloc(bytes);
+    clear_unless(false, block, bytes)
+}
+
+/// As [`malloc_aligned`], and zeroed.
+pub fn calloc_aligned(bytes: usize, align: usize) -> *mut u8 {
+    if align <= MIN_ALIGN {
+        return calloc(bytes);
+    }
+    if bytes > MAX_SMALL && bytes <= isize::MAX as usize - align {
+        let (block, zero) = allocate_large(bytes, align.max(PAGE));
+        return clear_unless(zero, block, bytes);
+    }
+    clear_unless(false, malloc_aligned(bytes, align), bytes)
+}
+
+#[inline(always)]
+fn clear_unless(zero: bool, block: *mut u8, bytes: usize) -> *mut u8 {
+    if !zero && !block.is_null() {
+        // SAFETY: the block holds so many bytes.
+        unsafe { block.write_bytes(0, bytes) };
+    }
+    block
+}
+
+/// Makes the block hold `bytes`: in place where it fits, by the kernel's page tables for huge
+/// blocks, else by a copy. Null when there is no memory; the block is then as it was.
+///
+/// # Safety
+/// The block is in use by the caller, who uses only the returned one afterwards. Its alignment
+/// is kept when it moves only up to `align`.
+pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let old = usable_size(block, Misuse::InvalidRealloc);
+        let owner = page_map::owner(block.addr());
+        if page_map::class_of(owner) != 0 {
+            // In place unless it grows beyond the block or would leave most of it unused.
+            if bytes <= old && (bytes > old / 2 || old <= 64) {
+                return block;
+            }
+        } else if owner.kind() == KIND_LARGE {
+            if resize_large(block.addr(), owner, bytes, old) {
+                return block;
+            }
+        } else if is_huge(bytes) {
+            let moved = huge::resize(block.addr(), bytes, align <= PAGE);
+            if !moved.is_null() {
+                return moved;
+            }
+        }
+        let new = malloc_aligned(bytes, align);
+        if new.is_null() {
+            // A block that shrinks always can stay.
+            return if bytes <= old { block } else { new };
+        }
+        ptr::copy_nonoverlapping(block, new, old.min(bytes));
+        free(block);
+        new
+    }
+}
+
+/// # Safety
+/// A large block starts at the address.
+unsafe fn resize_large(address: usize, owner: Owner, bytes: usize, old: usize) -> bool {
+    if bytes <= MAX_SMALL || bytes > isize::MAX as usize - PAGE {
+        return false;
+    }
+    let pages = bytes.div_ceil(PAGE);
+    if pages * PAGE == old {
+        return true;
+    }
+    let Some(arena) = ARENAS.get(owner.arena()) else { return false };
+    // SAFETY: the caller's contract; the lock is held.
+    arena.lock_open().is_some_and(|mut held| unsafe { held.resize_run(address, pages) })
+}
+
+/// Gives back to the kernel what can be given back, keeping `pad` bytes at the top of each
+/// arena's newest heap; the bytes given back.
+pub fn trim(pad: usize) -> usize {
+    let cache = tls::get();
+    // SAFETY: the word always points at a cache.
+    unsafe {
+        if (*cache).state() == State::Live {
+            (*cache).give_all_back();
+        }
+    }
+    ARENAS.iter_open().fold(0, |freed, arena| {
+        let Some(mut held) = arena.lock_open() else { return freed };
+        arena.drain(&mut held);
+        arena.empty_depot(&mut held);
+        // SAFETY: the lock is held.
+        freed + unsafe {
+            held.drop_empty_slabs();
+            held.purge(pad)
+        }
+    })
+}
+
+/// Sets `errno` to ENOMEM for a null block.
+#[inline(always)]
+pub fn or_enomem(block: *mut u8) -> *mut u8 {
+    if block.is_null() {
+        os::set_errno(libc::ENOMEM);
+    }
+    block
+}

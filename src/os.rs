@@ -1,0 +1,285 @@
+//! What the allocator asks of the kernel. Every call is counted, leaves `errno` as it was
+//! unless it says otherwise, and is no cancellation point (see pthreads(7)).
+
+use core::ffi::{CStr, c_int, c_void};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Unit of chunks, in bytes: the smallest page size of any supported machine. Calls to the
+/// kernel are rounded to [`page_size`] where that is larger.
+pub const PAGE: usize = 4096;
+
+/// Calls into the kernel since the start, by kind. Relaxed counters: nothing is ordered by them.
+#[derive(Debug)]
+pub struct KernelCalls {
+    /// `brk`, through `sbrk`.
+    pub brk: AtomicU64,
+    /// `mmap`.
+    pub mmap: AtomicU64,
+    /// `munmap`.
+    pub munmap: AtomicU64,
+    /// `mremap`.
+    pub mremap: AtomicU64,
+    /// `madvise`.
+    pub madvise: AtomicU64,
+    /// `futex` waits.
+    pub futex_wait: AtomicU64,
+    /// `futex` wakes.
+    pub futex_wake: AtomicU64,
+}
+
+/// The process's counters.
+pub static KERNEL_CALLS: KernelCalls = KernelCalls {
+    brk: AtomicU64::new(0),
+    mmap: AtomicU64::new(0),
+    munmap: AtomicU64::new(0),
+    mremap: AtomicU64::new(0),
+    madvise: AtomicU64::new(0),
+    futex_wait: AtomicU64::new(0),
+    futex_wake: AtomicU64::new(0),
+};
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+/// Runs `call` and puts `errno` back.
+fn keeping_errno<T>(call: impl FnOnce() -> T) -> T {
+    let saved = errno();
+    let result = call();
+    set_errno(saved);
+    result
+}
+
+/// The calling thread's `errno`.
+pub fn errno() -> c_int {
+    // SAFETY: the location is valid as long as the thread runs.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Sets the calling thread's `errno`.
+pub fn set_errno(value: c_int) {
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = value }
+}
+
+/// The kernel's page size in bytes, at least [`PAGE`].
+pub fn page_size() -> usize {
+    // SAFETY: no precondition; the value comes from the auxiliary vector, without a call.
+    let bytes = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+    if bytes < PAGE { PAGE } else { bytes }
+}
+
+/// `bytes` rounded up to a multiple of `unit`, a power of two; `None` on overflow.
+pub const fn round_up(bytes: usize, unit: usize) -> Option<usize> {
+    match bytes.checked_add(unit - 1) {
+        Some(sum) => Some(sum & !(unit - 1)),
+        None => None,
+    }
+}
+
+/// A number that no other live thread has, never 0: the address of the thread's errno.
+pub fn thread_number() -> usize {
+    // SAFETY: no precondition.
+    unsafe { libc::__errno_location() as usize }
+}
+
+/// Maps `bytes` of zeroed private memory; null when the kernel has none.
+pub fn map(bytes: usize) -> *mut u8 {
+    count(&KERNEL_CALLS.mmap);
+    keeping_errno(|| {
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
+        let p = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if p == libc::MAP_FAILED { core::ptr::null_mut() } else { p.cast() }
+    })
+}
+
+/// Maps `bytes` at a multiple of `align`, a power of two of at least the page size; null when
+/// the kernel has none. Maps more for an instant and gives the rest back.
+pub fn map_aligned(bytes: usize, align: usize) -> *mut u8 {
+    let first = map(bytes);
+    if first.is_null() || first.addr() & (align - 1) == 0 {
+        return first;
+    }
+    // SAFETY: the mapping was made just above and nobody knows of it.
+    unsafe { unmap(first, bytes) };
+    let Some(total) = bytes.checked_add(align - page_size()) else {
+        return core::ptr::null_mut();
+    };
+    let start = map(total);
+    if start.is_null() {
+        return start;
+    }
+    let skip = start.addr().wrapping_neg() & (align - 1);
+    // SAFETY: both ends are parts of the new mapping that nobody uses.
+    unsafe {
+        if skip > 0 {
+            unmap(start, skip);
+        }
+        if total - skip - bytes > 0 {
+            unmap(start.add(skip + bytes), total - skip - bytes);
+        }
+        start.add(skip)
+    }
+}
+
+/// Gives a mapping back. Whether the kernel did it (it can refuse to split a mapping when the
+/// process has too many).
+///
+/// # Safety
+/// The range is whole pages of the caller's own mapping, which nobody uses any more.
+pub unsafe fn unmap(p: *mut u8, bytes: usize) -> bool {
+    count(&KERNEL_CALLS.munmap);
+    // SAFETY: the caller's contract.
+    keeping_errno(|| unsafe { libc::munmap(p.cast(), bytes) == 0 })
+}
+
+/// Moves or resizes a mapping; null when the kernel can not.
+///
+/// # Safety
+/// The range is a whole mapping of the caller's, of `old` bytes; with `may_move`, nobody uses
+/// its old address any more.
+pub unsafe fn remap(p: *mut u8, old: usize, new: usize, may_move: bool) -> *mut u8 {
+    count(&KERNEL_CALLS.mremap);
+    let flags = if may_move { libc::MREMAP_MAYMOVE } else { 0 };
+    keeping_errno(|| {
+        // SAFETY: the caller's contract.
+        let moved = unsafe { libc::mremap(p.cast(), old, new, flags) };
+        if moved == libc::MAP_FAILED { core::ptr::null_mut() } else { moved.cast() }
+    })
+}
+
+/// Drops the contents of the whole kernel pages inside the range at once (`MADV_DONTNEED`):
+/// the next touch sees zeros. Returns the bytes dropped.
+///
+/// # Safety
+/// The range is anonymous private memory of the caller's whose contents nobody needs.
+pub unsafe fn discard(p: *mut u8, bytes: usize) -> usize {
+    let unit = page_size();
+    let skip = p.addr().wrapping_neg() & (unit - 1);
+    let inner = bytes.saturating_sub(skip) & !(unit - 1);
+    if inner == 0 {
+        return 0;
+    }
+    count(&KERNEL_CALLS.madvise);
+    // SAFETY: the caller's contract; the range is inside the caller's.
+    let done = keeping_errno(|| unsafe {
+        libc::madvise(p.add(skip).cast(), inner, libc::MADV_DONTNEED) == 0
+    });
+    if done { inner } else { 0 }
+}
+
+/// The program break, moved by `increment` bytes through libc, whose idea of the break stays
+/// right; the old break, or null when the kernel refuses.
+///
+/// # Safety
+/// The rule of the break holds (see `heap/brk.rs`): no other thread moves it at this instant,
+/// and a negative increment only returns memory of the caller's.
+pub unsafe fn sbrk(increment: isize) -> *mut u8 {
+    if increment != 0 {
+        count(&KERNEL_CALLS.brk);
+    }
+    keeping_errno(|| {
+        // SAFETY: the caller's contract.
+        let old = unsafe { libc::sbrk(increment) };
+        if old.addr() == usize::MAX { core::ptr::null_mut() } else { old.cast() }
+    })
+}
+
+/// Sleeps while `*word == seen`; may return early.
+pub fn futex_wait(word: &AtomicU32, seen: u32) {
+    count(&KERNEL_CALLS.futex_wait);
+    keeping_errno(|| {
+        // SAFETY: the word outlives the call. A raw system call is no cancellation point.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+                seen,
+                core::ptr::null::<libc::timespec>(),
+            )
+        }
+    });
+}
+
+/// Wakes one thread that sleeps on `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    count(&KERNEL_CALLS.futex_wake);
+    keeping_errno(|| {
+        // SAFETY: the word is only an address to this call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+                1,
+            )
+        }
+    });
+}
+
+/// Reads the start of a small file, such as those of /proc and /sys, into `buffer`; the part
+/// read, empty when the file can not be read.
+pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
+    let length = keeping_errno(|| {
+        // SAFETY: the path ends in a zero byte, the buffer is as long as said. Raw system calls
+        // are no cancellation points.
+        unsafe {
+            let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
+            if fd < 0 {
+                return 0;
+            }
+            let got = libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len());
+            libc::syscall(libc::SYS_close, fd);
+            if got > 0 { got as usize } else { 0 }
+        }
+    });
+    buffer.get(..length).unwrap_or_default()
+}
+
+/// Writes all of `text` to `fd`, as far as the file takes it.
+pub fn write_all(fd: c_int, mut text: &[u8]) {
+    keeping_errno(|| {
+        while !text.is_empty() {
+            // SAFETY: the slice is readable.
+            let wrote = unsafe {
+                libc::syscall(libc::SYS_write, fd, text.as_ptr().cast::<c_void>(), text.len())
+            };
+            if wrote <= 0 {
+                if wrote < 0 && errno() == libc::EINTR {
+                    continue;
+                }
+                return;
+            }
+            text = text.get(wrote as usize..).unwrap_or_default();
+        }
+    });
+}
+
+/// Whether the process has one thread, as far as libc knows.
+pub fn is_single_threaded() -> bool {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            static __libc_single_threaded: core::ffi::c_char;
+        }
+        // SAFETY: glibc (2.32 and later) defines it and only ever clears it while several
+        // threads run.
+        unsafe { core::ptr::read_volatile(&raw const __libc_single_threaded) != 0 }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    {
+        false
+    }
+}

@@ -1,0 +1,381 @@
+//! The page map: from any address to (kind, arena) in two loads, and the page descriptors.
+//!
+//! ```text
+//! address bits   46 … 26        25 … 14          13 … 0
+//!                root slot      granule entry    offset
+//! ROOT[slot] ──► Region { entries[4096]: arena << 7 | kind, pages[16384]: descriptors }
+//! ```
+//!
+//! A region is 64 MiB of address space in which the allocator has, or once had, memory. Foreign
+//! addresses meet an empty slot or a zero entry; nothing behind the address is touched.
+//!
+//! The *window* is the accelerator of the fast `free` for the main arena: one entry per page
+//! over 32 GiB of address space from the first heap on, in one load. A non-zero entry says
+//! "blocks that start in this page are carved, belong to the main arena, and this is the offset
+//! of their class's bin in a [`crate::tcache::Tcache`]". It is only ever a copy of what the page
+//! map says.
+
+use crate::os::{self, PAGE};
+use crate::size_class::{CLASSES, Class, GRANULE};
+use crate::sync::block::Block;
+use crate::sync::publish::{Entry, RegionSlot};
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicUsize};
+
+const REGION_SHIFT: u32 = 26;
+const REGION_BYTES: usize = 1 << REGION_SHIFT;
+/// Slots for 47 bits of user addresses. Addresses above are never ours: the kernel gives them
+/// only to who asks for them by a hint (Documentation/arch/x86/x86_64/5level-paging.rst).
+const ROOT_SLOTS: usize = 1 << (47 - REGION_SHIFT);
+const GRANULES: usize = REGION_BYTES / GRANULE;
+const PAGES: usize = REGION_BYTES / PAGE;
+/// Regions that page ids can name: 4 TiB of heaps and huge blocks.
+const MAX_REGIONS: usize = 1 << 16;
+/// Regions in .bss, so that a small process maps nothing for its page map.
+const STATIC_REGIONS: usize = 2;
+
+/// Number of arenas that entries can name.
+pub const MAX_ARENAS: usize = 1 << (16 - KIND_BITS);
+const KIND_BITS: u32 = 7;
+const KIND_MASK: u16 = (1 << KIND_BITS) - 1;
+
+/// Kind of a granule whose blocks are runs of pages; the descriptor of the page tells.
+pub const KIND_LARGE: u16 = 126;
+/// Kind of the granule in which a huge block starts.
+pub const KIND_HUGE: u16 = 127;
+
+const _: () = assert!(CLASSES < KIND_LARGE as usize);
+
+/// What the page map says about an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner(u16);
+
+impl PageDesc {
+    /// A page inside a chunk.
+    pub const INSIDE: PageDesc =
+        PageDesc { state: PageState::Inside, flags: 0, home: 0, pages: 0, next: 0, prev: 0 };
+}
+
+impl Owner {
+    /// Not ours.
+    pub const NONE: Owner = Owner(0);
+
+    /// The entry of `kind`, a class id or one of the `KIND_` constants, in `arena`.
+    #[inline]
+    pub const fn new(arena: u16, kind: u16) -> Self {
+        Self(arena << KIND_BITS | kind)
+    }
+
+    /// A class id, a `KIND_` constant, or 0.
+    #[inline(always)]
+    pub const fn kind(self) -> u16 {
+        self.0 & KIND_MASK
+    }
+
+    /// The arena that the granule's blocks return to.
+    #[inline(always)]
+    pub const fn arena(self) -> u16 {
+        self.0 >> KIND_BITS
+    }
+}
+
+/// What a page is, said by its descriptor. Only first pages of chunks, last pages of free
+/// chunks, and first pages of a slab's granules have a state other than `Inside`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PageState {
+    /// Inside a chunk, or never used.
+    Inside = 0,
+    /// First page of a free chunk.
+    Free,
+    /// Last page of a free chunk of more than one page.
+    FreeEnd,
+    /// First page of a run of pages in use by the program.
+    Large,
+    /// First page of a slab. The descriptor is the head of a [`crate::arena::slab::Slab`].
+    Slab,
+    /// First page of a later granule of a slab; `pages` counts back to the slab's first page.
+    SlabPart,
+    /// First page of a huge block.
+    Huge,
+    /// Last page of an mmap'd heap, which is never given out: no chunk grows past it.
+    HeapEnd,
+}
+
+/// The chunk begins its mmap'd heap.
+pub const CHUNK_FIRST: u8 = 1;
+/// The free chunk's memory is known to be zero.
+pub const CHUNK_ZERO: u8 = 2;
+/// A run of pages or huge block that began here was freed: what a second free of it meets. Only
+/// the message depends on it.
+pub const CHUNK_WAS_FREED: u8 = 4;
+/// The large run is no block of the program's: another arena borrowed it and sends it back.
+pub const CHUNK_RETURNED: u8 = 8;
+
+/// A page id: the region's number and the page in it; 0 is no page.
+pub type PageId = u32;
+
+/// The descriptor of a page.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct PageDesc {
+    /// What the page is.
+    pub state: PageState,
+    /// `CHUNK_` flags, on first pages of chunks.
+    pub flags: u8,
+    /// The arena whose heap the chunk lies in, on first pages of chunks.
+    pub home: u16,
+    /// Pages of the chunk (on its first page, and on its last if free).
+    pub pages: u32,
+    /// Next chunk or slab of the list this one is on.
+    pub next: PageId,
+    /// Previous chunk or slab of the list.
+    pub prev: PageId,
+}
+
+const _: () = assert!(size_of::<PageDesc>() == 16);
+
+/// 64 MiB of address space. All zeros is a valid region of nothing.
+#[repr(C)]
+pub struct Region {
+    entries: [Entry; GRANULES],
+    pages: [UnsafeCell<PageDesc>; PAGES],
+    /// The region's own address bits.
+    base: usize,
+    /// Its number in `REGIONS`, never 0.
+    number: u32,
+}
+
+// SAFETY: entries are atomic; a descriptor is only touched by the thread that holds the lock of
+// the chunk's home arena, or owns the huge block.
+unsafe impl Sync for Region {}
+
+struct StaticRegions(UnsafeCell<MaybeUninit<[Region; STATIC_REGIONS]>>);
+// SAFETY: each is handed out once by `STATIC_USED`, then shared as a `Region`.
+unsafe impl Sync for StaticRegions {}
+
+static ROOT: [RegionSlot<Region>; ROOT_SLOTS] = [const { RegionSlot::new() }; ROOT_SLOTS];
+static REGIONS: [AtomicPtr<Region>; MAX_REGIONS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_REGIONS];
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
+static FIRST: StaticRegions = StaticRegions(UnsafeCell::new(MaybeUninit::zeroed()));
+static STATIC_USED: AtomicUsize = AtomicUsize::new(0);
+
+#[inline(always)]
+fn region(address: usize) -> *mut Region {
+    match ROOT.get(address >> REGION_SHIFT) {
+        Some(slot) => slot.get(),
+        None => core::ptr::null_mut(),
+    }
+}
+
+/// The owner of any address, or [`Owner::NONE`].
+#[inline(always)]
+pub fn owner(address: usize) -> Owner {
+    let region = region(address);
+    if region.is_null() {
+        return Owner::NONE;
+    }
+    // SAFETY: published regions live for ever; the index is below the array's length.
+    unsafe {
+        let entry = (&raw const (*region).entries).cast::<Entry>();
+        Owner((*entry.add(address / GRANULE % GRANULES)).get())
+    }
+}
+
+/// Makes the regions that cover the range exist. False when there is no memory for them.
+pub fn cover(start: usize, bytes: usize) -> bool {
+    let mut at = start & !(REGION_BYTES - 1);
+    while at < start + bytes {
+        if region(at).is_null() && !add_region(at) {
+            return false;
+        }
+        at += REGION_BYTES;
+    }
+    true
+}
+
+#[cold]
+fn add_region(base: usize) -> bool {
+    let Some(slot) = ROOT.get(base >> REGION_SHIFT) else {
+        return false;
+    };
+    let number = NEXT_NUMBER.fetch_add(1, Relaxed);
+    let Some(place) = REGIONS.get(number as usize) else {
+        NEXT_NUMBER.fetch_sub(1, Relaxed);
+        return false;
+    };
+    let index = STATIC_USED.fetch_add(1, Relaxed);
+    let new: *mut Region = if index < STATIC_REGIONS {
+        FIRST.0.get().cast::<Region>().wrapping_add(index)
+    } else {
+        STATIC_USED.store(STATIC_REGIONS, Relaxed);
+        let bytes = (size_of::<Region>() + PAGE - 1) & !(PAGE - 1);
+        os::map(bytes).cast()
+    };
+    if new.is_null() {
+        return false;
+    }
+    // SAFETY: the memory is new, zeroed, and known to this thread alone. All zeros is a valid
+    // region.
+    unsafe {
+        (*new).base = base;
+        (*new).number = number;
+    }
+    // Release pairs with the acquire in `page_address`.
+    place.store(new, Release);
+    // Who comes second leaves a region that covers nothing; it costs address space only, and
+    // two threads meet here at most once per region.
+    !slot.publish(new).is_null()
+}
+
+/// The descriptor of the page at `address`.
+///
+/// # Safety
+/// The address lies in memory that [`cover`] covered.
+#[inline]
+pub unsafe fn desc(address: usize) -> *mut PageDesc {
+    let region = region(address);
+    // SAFETY: covered by the caller's contract; the index is below the array's length.
+    unsafe {
+        let pages = (&raw const (*region).pages).cast::<UnsafeCell<PageDesc>>();
+        UnsafeCell::raw_get(pages.add(address / PAGE % PAGES))
+    }
+}
+
+/// The descriptor of the page at any address; null where the page map covers nothing.
+#[inline]
+pub fn try_desc(address: usize) -> *mut PageDesc {
+    if region(address).is_null() {
+        core::ptr::null_mut()
+    } else {
+        // SAFETY: covered, since the region exists.
+        unsafe { desc(address) }
+    }
+}
+
+/// The id of the page at `address`.
+///
+/// # Safety
+/// As for [`desc`].
+#[inline]
+pub unsafe fn page_id(address: usize) -> PageId {
+    // SAFETY: covered by the caller's contract.
+    let number = unsafe { (*region(address)).number };
+    number << (REGION_SHIFT - PAGE.trailing_zeros()) | (address / PAGE % PAGES) as u32
+}
+
+/// The address of a page by its id.
+///
+/// # Safety
+/// The id came from [`page_id`].
+#[inline]
+pub unsafe fn page_address(id: PageId) -> usize {
+    let number = id >> (REGION_SHIFT - PAGE.trailing_zeros());
+    // SAFETY: ids carry numbers of regions that exist. Acquire pairs with `add_region`.
+    unsafe {
+        let region = (*REGIONS.as_ptr().add(number as usize)).load(Acquire);
+        (*region).base + (id as usize % PAGES) * PAGE
+    }
+}
+
+/// Says whose the granules of the range are. A granule that is covered in part counts.
+///
+/// # Safety
+/// The range is covered, and the caller owns it.
+pub unsafe fn set_owner(start: usize, bytes: usize, owner: Owner) {
+    let mut at = start & !(GRANULE - 1);
+    while at < start + bytes {
+        // SAFETY: covered by the caller's contract.
+        unsafe { entry(at).set(owner.0) };
+        at += GRANULE;
+    }
+}
+
+/// Takes the entry of a huge block away; false when another thread was first.
+///
+/// # Safety
+/// The address is covered.
+pub unsafe fn claim_huge(address: usize) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { entry(address).claim(Owner::new(0, KIND_HUGE).0) }
+}
+
+/// # Safety
+/// The address is covered.
+unsafe fn entry<'a>(address: usize) -> &'a Entry {
+    let region = region(address);
+    // SAFETY: regions live for ever; the index is below the array's length.
+    unsafe {
+        let entries = (&raw const (*region).entries).cast::<Entry>();
+        &*entries.add(address / GRANULE % GRANULES)
+    }
+}
+
+/// Pages of the window: 32 GiB.
+pub const WINDOW_PAGES: usize = 1 << 23;
+
+/// A base that no address is in reach of, for caches that must miss the window.
+pub const NO_WINDOW: usize = 1 << 63;
+
+static WINDOW: [AtomicU16; WINDOW_PAGES] = [const { AtomicU16::new(0) }; WINDOW_PAGES];
+/// Address of the window's first page, or `NO_WINDOW`. Set once, before the first entry.
+static WINDOW_BASE: AtomicUsize = AtomicUsize::new(NO_WINDOW);
+
+/// The window's base for caches of the main arena.
+pub fn window_base() -> usize {
+    WINDOW_BASE.load(Relaxed)
+}
+
+/// Places the window. Called once, under the main arena's lock, before its first heap is used.
+pub fn place_window(base: usize) {
+    WINDOW_BASE.store(base, Relaxed);
+}
+
+/// The bin offset that the window holds for the page with this index.
+///
+/// # Safety
+/// `index < WINDOW_PAGES`.
+#[inline(always)]
+pub unsafe fn window_entry(index: usize) -> usize {
+    // Relaxed: a block's address reaches another thread by the program's own synchronisation,
+    // which orders the entry with it; for any other address every value is harmless.
+    // SAFETY: the caller's contract.
+    unsafe { (*WINDOW.as_ptr().add(index)).load(Relaxed) as usize }
+}
+
+/// Sets the window's entries for a range of pages, as far as it reaches.
+pub fn set_window(start: usize, bytes: usize, bin_offset: u16) {
+    let first = start.wrapping_sub(window_base()) / PAGE;
+    for index in first..first + bytes.div_ceil(PAGE) {
+        if let Some(entry) = WINDOW.get(index) {
+            entry.store(bin_offset, Relaxed);
+        }
+    }
+}
+
+/// The mark in the second word of every free block: an address inside the library, which the
+/// loader places at random and which no program has a use for.
+#[inline(always)]
+pub fn free_mark() -> usize {
+    (&raw const WINDOW).addr()
+}
+
+/// Whether the block's second word says that it is free.
+///
+/// # Safety
+/// `block` points to 16 readable bytes of a slab or chunk.
+#[inline(always)]
+pub unsafe fn is_marked_free(block: *mut Block) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { Block::mark(block) == free_mark() }
+}
+
+/// The class of an owner's kind, or 0 when it is no class.
+#[inline(always)]
+pub const fn class_of(owner: Owner) -> Class {
+    let kind = owner.kind() as Class;
+    if kind < CLASSES { kind } else { 0 }
+}

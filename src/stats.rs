@@ -1,0 +1,328 @@
+//! What the allocator holds, and for whom: the figures behind `mallinfo2`, `malloc_info` and
+//! the report. All are derived on demand from what the layers keep anyway; nothing is counted
+//! on the fast paths.
+
+use crate::arena::pages::top_bytes;
+use crate::arena::{ARENAS, Inner};
+use crate::check::Text;
+use crate::heap::MAPPED;
+use crate::huge;
+use crate::os::{self, KERNEL_CALLS, PAGE};
+use crate::size_class::{self, CLASSES};
+use crate::tcache::{State, Tcache};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Figures of one size class.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClassStats {
+    /// Block size in bytes.
+    pub size: usize,
+    /// Slabs.
+    pub slabs: usize,
+    /// Blocks that the program holds.
+    pub in_use: usize,
+    /// Blocks that thread caches and depots hold.
+    pub cached: usize,
+    /// Blocks given to thread caches since the start.
+    pub refilled: u64,
+}
+
+/// Figures of the process. Other threads go on meanwhile, so that sums may be off by what they
+/// do in that time.
+#[derive(Debug, Clone, Copy)]
+pub struct Stats {
+    /// Bytes by which the break was moved, now.
+    pub brk_bytes: usize,
+    /// Bytes mapped, now: heaps, huge blocks, and the allocator's own.
+    pub mmap_bytes: usize,
+    /// The highest `brk_bytes`.
+    pub peak_brk_bytes: usize,
+    /// The highest `mmap_bytes`.
+    pub peak_mmap_bytes: usize,
+    /// Huge blocks in use.
+    pub huge_blocks: usize,
+    /// Their bytes.
+    pub huge_bytes: usize,
+    /// Arenas that were opened.
+    pub arenas: usize,
+    /// Heaps, of all arenas.
+    pub heaps: usize,
+    /// Thread caches in use.
+    pub thread_caches: usize,
+    /// Blocks the program holds, of every kind.
+    pub in_use_blocks: usize,
+    /// Their bytes.
+    pub in_use_bytes: usize,
+    /// Free blocks in thread caches, depots, and on their way home.
+    pub cached_blocks: usize,
+    /// Their bytes.
+    pub cached_bytes: usize,
+    /// Number of free chunks.
+    pub free_chunks: usize,
+    /// Bytes of free chunks.
+    pub free_chunk_bytes: usize,
+    /// Bytes of top chunks.
+    pub top_bytes: usize,
+    /// Blocks freed by threads of other arenas, ever.
+    pub remote_frees: u64,
+    /// Bytes on their way home.
+    pub remote_pending_bytes: usize,
+    /// Times a thread waited for an arena's lock.
+    pub lock_waits: u64,
+    /// By class; index 0 is unused.
+    pub classes: [ClassStats; CLASSES],
+}
+
+/// Collects the figures. Takes each arena's lock once.
+pub fn collect() -> Stats {
+    let mut stats = Stats {
+        brk_bytes: MAPPED.brk.get(),
+        mmap_bytes: MAPPED.mmap.get(),
+        peak_brk_bytes: MAPPED.brk.peak(),
+        peak_mmap_bytes: MAPPED.mmap.peak(),
+        huge_blocks: huge::BLOCKS.get(),
+        huge_bytes: huge::BYTES.get(),
+        arenas: ARENAS.count(),
+        heaps: MAPPED.heaps.get(),
+        thread_caches: Tcache::all().filter(|cache| cache.state() == State::Live).count(),
+        in_use_blocks: huge::BLOCKS.get(),
+        in_use_bytes: huge::BYTES.get(),
+        cached_blocks: 0,
+        cached_bytes: 0,
+        free_chunks: 0,
+        free_chunk_bytes: 0,
+        top_bytes: 0,
+        remote_frees: 0,
+        remote_pending_bytes: 0,
+        lock_waits: 0,
+        classes: [ClassStats::default(); CLASSES],
+    };
+    let mut out = [0usize; CLASSES];
+    for arena in ARENAS.iter() {
+        let (pending, remote) = arena.remote_figures();
+        stats.remote_pending_bytes += pending;
+        stats.remote_frees += remote;
+        stats.lock_waits += arena.lock_waits.load(Relaxed);
+        let Some(mut held) = arena.lock_open() else { continue };
+        arena.drain(&mut held);
+        stats.add_arena(&held, &mut out);
+    }
+    for (class, (figures, &out)) in stats.classes.iter_mut().zip(&out).enumerate().skip(1) {
+        figures.size = size_class::size(class);
+        figures.cached = Tcache::all().map(|cache| cache.count(class)).sum::<usize>()
+            + ARENAS.iter().map(|arena| arena.depot_count(class)).sum::<usize>();
+        figures.in_use = out.saturating_sub(figures.cached);
+        stats.in_use_blocks += figures.in_use;
+        stats.in_use_bytes += figures.in_use * figures.size;
+        stats.cached_blocks += figures.cached;
+        stats.cached_bytes += figures.cached * figures.size;
+    }
+    for cache in Tcache::all() {
+        let (bytes, blocks) = cache.pending_figures();
+        stats.remote_pending_bytes += bytes;
+        stats.in_use_blocks = stats.in_use_blocks.saturating_sub(blocks);
+        stats.in_use_bytes = stats.in_use_bytes.saturating_sub(bytes);
+    }
+    stats
+}
+
+impl Stats {
+    fn add_arena(&mut self, inner: &Inner, out: &mut [usize; CLASSES]) {
+        for (class, (out, figures)) in out.iter_mut().zip(&mut self.classes).enumerate().skip(1) {
+            let state = inner.class(class);
+            *out += state.out;
+            figures.slabs += state.slabs as usize;
+            figures.refilled += state.refilled;
+        }
+        self.in_use_blocks += inner.large_blocks;
+        self.in_use_bytes += inner.large_bytes;
+        self.top_bytes += top_bytes(&inner.heap);
+        self.free_chunk_bytes += inner.bins.pages * PAGE;
+        // SAFETY: the caller holds the arena's lock.
+        unsafe { inner.bins.for_each(|_, _, _| self.free_chunks += 1) };
+    }
+
+    /// Bytes in heaps, in use or free.
+    pub fn heap_bytes(&self) -> usize {
+        self.brk_bytes + self.mmap_bytes - self.huge_bytes.min(self.mmap_bytes)
+    }
+
+    /// Writes the figures as one JSON object to a file descriptor.
+    pub fn write_json(&self, fd: c_int) {
+        // SAFETY: no precondition.
+        let pid = unsafe { libc::getpid() };
+        let mut line = Text::<1024>::new();
+        line.str("{\"version\":1");
+        let mut put = |name: &str, value: u64| {
+            line.str(",\"").str(name).str("\":").number(value);
+        };
+        put("pid", pid as u64);
+        put("peak_rss_bytes", status_bytes(b"VmHWM:"));
+        put("rss_bytes", status_bytes(b"VmRSS:"));
+        put("brk_bytes", self.brk_bytes as u64);
+        put("mmap_bytes", self.mmap_bytes as u64);
+        put("peak_brk_bytes", self.peak_brk_bytes as u64);
+        put("peak_mmap_bytes", self.peak_mmap_bytes as u64);
+        put("huge_blocks", self.huge_blocks as u64);
+        put("huge_bytes", self.huge_bytes as u64);
+        put("arenas", self.arenas as u64);
+        put("heaps", self.heaps as u64);
+        put("thread_caches", self.thread_caches as u64);
+        put("in_use_blocks", self.in_use_blocks as u64);
+        put("in_use_bytes", self.in_use_bytes as u64);
+        put("cached_blocks", self.cached_blocks as u64);
+        put("cached_bytes", self.cached_bytes as u64);
+        put("free_chunk_bytes", self.free_chunk_bytes as u64);
+        put("top_bytes", self.top_bytes as u64);
+        put("remote_frees", self.remote_frees);
+        put("remote_pending_bytes", self.remote_pending_bytes as u64);
+        put("lock_waits", self.lock_waits);
+        line.str(",\"kernel_calls\":{\"brk\":").number(KERNEL_CALLS.brk.load(Relaxed));
+        let mut put = |name: &str, value: u64| {
+            line.str(",\"").str(name).str("\":").number(value);
+        };
+        put("mmap", KERNEL_CALLS.mmap.load(Relaxed));
+        put("munmap", KERNEL_CALLS.munmap.load(Relaxed));
+        put("mremap", KERNEL_CALLS.mremap.load(Relaxed));
+        put("mprotect", 0);
+        put("madvise", KERNEL_CALLS.madvise.load(Relaxed));
+        put("futex_wait", KERNEL_CALLS.futex_wait.load(Relaxed));
+        put("futex_wake", KERNEL_CALLS.futex_wake.load(Relaxed));
+        line.str("},\"size_classes\":[");
+        os::write_all(fd, line.as_bytes());
+        for (class, figures) in self.classes.iter().enumerate().skip(1) {
+            let mut line = Text::<256>::new();
+            line.str(if class == 1 { "" } else { "," });
+            line.str("{\"size\":").number(figures.size as u64);
+            line.str(",\"slabs\":").number(figures.slabs as u64);
+            line.str(",\"in_use\":").number(figures.in_use as u64);
+            line.str(",\"cached\":").number(figures.cached as u64);
+            line.str(",\"refilled\":").number(figures.refilled).str("}");
+            os::write_all(fd, line.as_bytes());
+        }
+        os::write_all(fd, b"]}\n");
+    }
+}
+
+/// A figure in kB of /proc/self/status, in bytes; 0 when it can not be read (proc(5)).
+fn status_bytes(name: &[u8]) -> u64 {
+    let mut buffer = [0u8; 4096];
+    let status = os::read_file(c"/proc/self/status", &mut buffer);
+    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));
+    let digits = line.unwrap_or_default().iter().filter(|b| b.is_ascii_digit());
+    1024 * digits.fold(0u64, |sum, &d| sum.wrapping_mul(10).wrapping_add(u64::from(d - b'0')))
+}
+
+/// Writes the report of this process to the file that the environment variable
+/// `ARENITE_REPORT` names, with `%p` in it as the process id. Does nothing without it.
+pub fn write_report_if_asked() {
+    // SAFETY: the name is a C string; at the end of the process nobody changes the environment.
+    let pattern = unsafe { libc::getenv(c"ARENITE_REPORT".as_ptr()) };
+    if pattern.is_null() {
+        return;
+    }
+    // SAFETY: getenv returns a C string.
+    let pattern = unsafe { core::ffi::CStr::from_ptr(pattern) }.to_bytes();
+    let mut path = Text::<1024>::new();
+    let mut at = 0;
+    while let Some(&byte) = pattern.get(at) {
+        if byte == b'%' && pattern.get(at + 1) == Some(&b'p') {
+            // SAFETY: no precondition.
+            path.number(unsafe { libc::getpid() } as u64);
+            at += 2;
+        } else {
+            path.byte(byte);
+            at += 1;
+        }
+    }
+    // The text is cut before its last byte, so that it always ends in a zero.
+    path.byte(0);
+    let Ok(path) = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()) else {
+        return;
+    };
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    // SAFETY: the path is a C string.
+    let fd = unsafe { libc::open(path.as_ptr(), flags, 0o666) };
+    if fd < 0 {
+        return;
+    }
+    collect().write_json(fd);
+    // SAFETY: the descriptor was opened above.
+    unsafe { libc::close(fd) };
+}
+
+/// Writes malloc_info(3)'s XML, version 1, through `put`.
+pub fn write_xml(mut put: impl FnMut(&[u8])) {
+    let stats = collect();
+    put(b"<malloc version=\"1\">\n");
+    for arena in ARENAS.iter() {
+        let Some(held) = arena.lock_open() else { continue };
+        let (top, free, chunks) = {
+            let mut chunks = 0u64;
+            // SAFETY: the lock is held.
+            unsafe { held.bins.for_each(|_, _, _| chunks += 1) };
+            (top_bytes(&held.heap), held.bins.pages * PAGE, chunks)
+        };
+        let mut classes = [(0usize, 0u32, 0usize); CLASSES];
+        for (class, figures) in classes.iter_mut().enumerate().skip(1) {
+            let state = held.class(class);
+            *figures = (size_class::size(class), state.slabs, state.out);
+        }
+        drop(held);
+        let mut line = Text::<256>::new();
+        line.str("<heap nr=\"").number(u64::from(arena.id())).str("\">\n<sizes>\n");
+        put(line.as_bytes());
+        for &(size, slabs, out) in classes.iter().filter(|figures| figures.1 > 0) {
+            let mut line = Text::<256>::new();
+            let total = out * size;
+            line.str("  <size from=\"").number(size as u64);
+            line.str("\" to=\"").number(size as u64);
+            line.str("\" total=\"").number(total as u64);
+            line.str("\" count=\"").number(out as u64);
+            line.str("\" slabs=\"").number(u64::from(slabs)).str("\"/>\n");
+            put(line.as_bytes());
+        }
+        let mut line = Text::<512>::new();
+        line.str("</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
+        line.str("<total type=\"rest\" count=\"").number(chunks);
+        line.str("\" size=\"").number(free as u64).str("\"/>\n");
+        line.str("<total type=\"top\" count=\"1\" size=\"").number(top as u64).str("\"/>\n");
+        line.str("</heap>\n");
+        put(line.as_bytes());
+    }
+    let mut line = Text::<1024>::new();
+    line.str("<total type=\"fast\" count=\"").number(stats.cached_blocks as u64);
+    line.str("\" size=\"").number(stats.cached_bytes as u64).str("\"/>\n");
+    line.str("<total type=\"rest\" count=\"").number(stats.free_chunks as u64);
+    line.str("\" size=\"").number(stats.free_chunk_bytes as u64).str("\"/>\n");
+    line.str("<total type=\"mmap\" count=\"").number(stats.huge_blocks as u64);
+    line.str("\" size=\"").number(stats.huge_bytes as u64).str("\"/>\n");
+    line.str("<system type=\"current\" size=\"").number(stats.heap_bytes() as u64).str("\"/>\n");
+    let peak = stats.peak_brk_bytes + stats.peak_mmap_bytes;
+    line.str("<system type=\"max\" size=\"").number(peak as u64).str("\"/>\n");
+    line.str("<aspace type=\"total\" size=\"").number(stats.heap_bytes() as u64).str("\"/>\n");
+    line.str("<aspace type=\"mprotect\" size=\"").number(stats.heap_bytes() as u64);
+    line.str("\"/>\n</malloc>\n");
+    put(line.as_bytes());
+}
+
+/// Writes malloc_stats(3)'s summary to standard error.
+pub fn write_summary() {
+    let stats = collect();
+    let mut text = Text::<1024>::new();
+    let mut row = |name: &str, value: usize| {
+        text.str(name).str(" = ").number(value as u64).str("\n");
+    };
+    row("arenas        ", stats.arenas);
+    row("heaps         ", stats.heaps);
+    row("brk bytes     ", stats.brk_bytes);
+    row("mmap bytes    ", stats.mmap_bytes);
+    row("system bytes  ", stats.heap_bytes());
+    row("in use bytes  ", stats.in_use_bytes);
+    row("in use blocks ", stats.in_use_blocks);
+    row("cached bytes  ", stats.cached_bytes);
+    row("free bytes    ", stats.free_chunk_bytes + stats.top_bytes);
+    row("mmap blocks   ", stats.huge_blocks);
+    os::write_all(2, text.as_bytes());
+}

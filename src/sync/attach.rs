@@ -1,0 +1,79 @@
+//! How many threads an arena serves, and whether it takes new ones.
+//!
+//! | word | meaning | `attach` | `detach` |
+//! |---|---|---|---|
+//! | n | n threads attached | n + 1 | n − 1; says whether it was the last |
+//! | n + `CLOSED` | n threads, and the arena is out of use (see `fork.rs`) | refused | n − 1 |
+
+use super::prim::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+
+const CLOSED: u32 = 1 << 31;
+
+/// The attach word of an arena.
+#[derive(Debug)]
+pub struct Attach {
+    word: AtomicU32,
+}
+
+impl Attach {
+    /// No threads.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self { word: AtomicU32::new(0) }
+    }
+
+    /// No threads.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self { word: AtomicU32::new(0) }
+    }
+
+    /// Counts the caller in, unless the arena is closed. Callers that attach to or detach from
+    /// one arena hold its lock, so that the count and the orphan flag of its remote list agree.
+    pub fn attach(&self) -> bool {
+        let mut word = self.word.load(Relaxed);
+        while word & CLOSED == 0 {
+            match self.word.compare_exchange_weak(word, word + 1, AcqRel, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Counts the caller out; whether nobody is left.
+    pub fn detach(&self) -> bool {
+        self.word.fetch_sub(1, AcqRel) & !CLOSED == 1
+    }
+
+    /// Number of threads attached at this instant.
+    pub fn threads(&self) -> u32 {
+        self.word.load(Relaxed) & !CLOSED
+    }
+
+    /// Takes the arena out of use.
+    pub fn close(&self) {
+        self.word.fetch_or(CLOSED, AcqRel);
+    }
+
+    /// Whether the arena is out of use.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.word.load(Relaxed) & CLOSED != 0
+    }
+
+    /// Sets the number of threads: for the child after fork, where the others are gone.
+    ///
+    /// # Safety
+    /// The process has one thread.
+    pub unsafe fn reset_threads(&self, threads: u32) {
+        self.word.store((self.word.load(Relaxed) & CLOSED) | threads, Relaxed);
+    }
+}
+
+impl Default for Attach {
+    fn default() -> Self {
+        Self::new()
+    }
+}

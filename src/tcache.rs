@@ -1,0 +1,702 @@
+//! The thread cache: per size class a bin of free blocks and a spare magazine, touched by its
+//! thread alone.
+//!
+//! Hot parts first: the bins, at `class * 16` bytes from the start so that the window's entries
+//! and the table of small sizes can hold ready offsets.
+//!
+//! A bin changes with a single store of its head, and a magazine that moves is named in
+//! `in_transit` meanwhile, so that the child after fork can take back what vanished threads had
+//! cached, wherever they were.
+
+use crate::arena::{self, ARENAS, Arena};
+use crate::os;
+use crate::page_map::{NO_WINDOW, free_mark};
+use crate::size_class::{
+    self, CLASSES, Class, MAX_ONE_GRANULE, MAX_TABLE, magazine_capacity, reciprocal, size,
+};
+use crate::sync::block::{Block, Chain};
+use core::cell::{Cell, UnsafeCell};
+use core::ptr;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, compiler_fence};
+
+/// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
+/// offset in its slab and the reciprocal of its size (see [`size_class::reciprocal`]).
+pub const ROOM_UNIT: u32 = 1 << 14;
+
+/// Arenas for which a thread collects remote frees at a time.
+const PENDING: usize = 4;
+/// A pending chain goes home at so many blocks …
+const PENDING_BLOCKS: usize = 128;
+/// … or so many bytes.
+const PENDING_BYTES: usize = 32 * 1024;
+
+/// The free blocks of one class.
+#[repr(C)]
+pub struct Bin {
+    /// First free block.
+    pub head: Cell<*mut Block>,
+    /// `reciprocal` of the class's size; 0 for classes that the fast free does not serve.
+    pub reciprocal: Cell<u32>,
+    /// Free places, times [`ROOM_UNIT`]. Also the bound that the product of an offset and the
+    /// reciprocal must be below: 0 places let nothing through.
+    pub room: Cell<u32>,
+}
+
+const _: () = assert!(size_of::<Bin>() == 16);
+
+/// A full or empty magazine beside the bin.
+struct Magazine {
+    head: Cell<*mut Block>,
+    count: Cell<usize>,
+}
+
+/// Blocks of another arena that wait to be sent home together.
+struct Pending {
+    arena: Cell<u16>,
+    head: Cell<*mut Block>,
+    tail: Cell<*mut Block>,
+    count: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+/// What a cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// The constant cache of threads that have not started.
+    Empty = 0,
+    /// The constant cache of threads that have ended: they do without one.
+    Ended,
+    /// A thread's cache.
+    Live,
+    /// Waits for a thread.
+    Parked,
+}
+
+/// One thread's cache.
+#[repr(C)]
+pub struct Tcache {
+    bins: [Bin; CLASSES],
+    /// First address of the window for threads of the main arena; else [`NO_WINDOW`].
+    pub window_base: Cell<usize>,
+    /// Offset of the bin for requests of up to 16 × index bytes.
+    table: [u16; MAX_TABLE / 16 + 1],
+    state: Cell<State>,
+    arena: Cell<u16>,
+    /// The owner's [`os::thread_number`].
+    thread: Cell<usize>,
+    /// First block of a magazine that is between two places.
+    in_transit: Cell<*mut Block>,
+    spares: [Magazine; CLASSES],
+    pending: [Pending; PENDING],
+    lock_uses: Cell<u32>,
+    lock_waits: Cell<u32>,
+    next_all: AtomicPtr<Tcache>,
+    next_parked: Cell<*mut Tcache>,
+}
+
+// SAFETY: a cache is used by its thread alone; the constant ones are never written; the list of
+// all caches is atomic.
+unsafe impl Sync for Tcache {}
+
+/// Bytes from the start of a cache to the bin of `class`.
+pub const fn bin_offset(class: Class) -> usize {
+    class * size_of::<Bin>()
+}
+
+const fn table() -> [u16; MAX_TABLE / 16 + 1] {
+    let mut table = [0; MAX_TABLE / 16 + 1];
+    let mut index = 0;
+    while index < table.len() {
+        table[index] = bin_offset(size_class::of(index * 16)) as u16;
+        index += 1;
+    }
+    table
+}
+
+impl Tcache {
+    const fn constant(state: State) -> Self {
+        Self {
+            bins: [const {
+                Bin { head: Cell::new(ptr::null_mut()), reciprocal: Cell::new(0), room: Cell::new(0) }
+            }; CLASSES],
+            window_base: Cell::new(NO_WINDOW),
+            table: table(),
+            state: Cell::new(state),
+            arena: Cell::new(u16::MAX),
+            thread: Cell::new(0),
+            in_transit: Cell::new(ptr::null_mut()),
+            spares: [const { Magazine { head: Cell::new(ptr::null_mut()), count: Cell::new(0) } };
+                CLASSES],
+            pending: [const {
+                Pending {
+                    arena: Cell::new(u16::MAX),
+                    head: Cell::new(ptr::null_mut()),
+                    tail: Cell::new(ptr::null_mut()),
+                    count: Cell::new(0),
+                    bytes: Cell::new(0),
+                }
+            }; PENDING],
+            lock_uses: Cell::new(0),
+            lock_waits: Cell::new(0),
+            next_all: AtomicPtr::new(ptr::null_mut()),
+            next_parked: Cell::new(ptr::null_mut()),
+        }
+    }
+}
+
+/// The cache of threads that have not started: every bin is empty and has no room, and no
+/// address is in its window.
+pub static EMPTY: Tcache = Tcache::constant(State::Empty);
+/// The cache of threads that have ended.
+static ENDED: Tcache = Tcache::constant(State::Ended);
+
+/// Every cache that was ever made. Only grows.
+static ALL: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
+
+struct FirstTcache(UnsafeCell<Tcache>);
+// SAFETY: given to one thread, by `FIRST_TAKEN`.
+unsafe impl Sync for FirstTcache {}
+/// The first thread's cache: in .data, so that a single-threaded program maps nothing for it.
+static FIRST: FirstTcache = FirstTcache(UnsafeCell::new(Tcache::constant(State::Parked)));
+static FIRST_TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
+
+/// Caches without a thread, linked by `next_parked`. Taken whole, so there is no ABA.
+static PARKED: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
+
+impl Tcache {
+    /// The bin at a byte offset, as [`bin_offset`] gives it.
+    ///
+    /// # Safety
+    /// The offset is one of a bin.
+    #[inline(always)]
+    pub unsafe fn bin_at<'a>(this: *mut Tcache, offset: usize) -> &'a Bin {
+        // SAFETY: bins lie at the start of the cache; caches live as long as the process.
+        unsafe { &*this.byte_add(offset).cast::<Bin>() }
+    }
+
+    /// The bin of requests of up to `16 * index` bytes.
+    ///
+    /// # Safety
+    /// `index <= MAX_TABLE / 16`.
+    #[inline(always)]
+    pub unsafe fn bin_for<'a>(this: *mut Tcache, index: usize) -> &'a Bin {
+        // SAFETY: the caller's contract; the table holds offsets of bins.
+        unsafe {
+            let offset = *(&raw const (*this).table).cast::<u16>().add(index);
+            Self::bin_at(this, offset as usize)
+        }
+    }
+
+    /// What the cache is.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// The arena that the thread is attached to.
+    #[inline]
+    pub fn arena_id(&self) -> u16 {
+        self.arena.get()
+    }
+
+    /// The arena that the thread is attached to.
+    pub fn arena(&self) -> &'static Arena {
+        ARENAS.get(self.arena.get()).unwrap_or(ARENAS.main())
+    }
+
+    #[inline]
+    fn bin(&self, class: Class) -> &Bin {
+        &self.bins[class % CLASSES]
+    }
+
+    fn spare(&self, class: Class) -> &Magazine {
+        &self.spares[class % CLASSES]
+    }
+
+    /// Blocks in the bin of `class`.
+    fn bin_count(&self, class: Class) -> usize {
+        magazine_capacity(class) - (self.bin(class).room.get() / ROOM_UNIT) as usize
+    }
+
+    /// Blocks of `class` in the cache.
+    pub fn count(&self, class: Class) -> usize {
+        match self.state() {
+            State::Live => self.bin_count(class) + self.spare(class).count.get(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes and blocks of other arenas that wait to be sent home.
+    pub fn pending_figures(&self) -> (usize, usize) {
+        self.pending.iter().fold((0, 0), |(bytes, blocks), pending| {
+            (bytes + pending.bytes.get(), blocks + pending.count.get())
+        })
+    }
+
+    /// Takes the first block of the bin, if there is one, for the program.
+    #[inline(always)]
+    pub fn pop(bin: &Bin) -> *mut Block {
+        let block = bin.head.get();
+        if !block.is_null() {
+            // SAFETY: blocks in a bin are free and this thread's alone.
+            unsafe {
+                bin.head.set(Block::next(block));
+                bin.room.set(bin.room.get().wrapping_add(ROOM_UNIT));
+                Block::set_mark(block, 0);
+            }
+        }
+        block
+    }
+
+    /// Puts a block in a bin that has room.
+    ///
+    /// # Safety
+    /// The block is of the bin's class and the cache's arena, and nobody uses it.
+    #[inline(always)]
+    pub unsafe fn push(bin: &Bin, block: *mut Block) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            Block::set_mark(block, free_mark());
+            bin.room.set(bin.room.get().wrapping_sub(ROOM_UNIT));
+            Block::set_next(block, bin.head.get());
+        }
+        // One store makes the block part of the bin, after its link is written: a fork between
+        // any two instructions finds a whole list.
+        compiler_fence(Release);
+        bin.head.set(block);
+    }
+
+    /// Fills the bin of `class` with at least one block; false when memory is out, or the arena
+    /// can not be entered now.
+    #[cold]
+    #[inline(never)]
+    pub fn refill(&self, class: Class) -> bool {
+        let spare = self.spare(class);
+        if spare.count.get() > 0 {
+            let (head, count) = (spare.head.get(), spare.count.get());
+            self.in_transit.set(head);
+            compiler_fence(Release);
+            spare.count.set(0);
+            spare.head.set(ptr::null_mut());
+            self.fill(class, head, count);
+            return true;
+        }
+        let arena = self.arena();
+        if let Some((head, count)) = arena.depot_take(class) {
+            self.in_transit.set(head);
+            self.fill(class, head, count);
+            return true;
+        }
+        self.send_pending();
+        let Some(mut held) = arena.lock_open() else {
+            return false;
+        };
+        arena.drain(&mut held);
+        // SAFETY: the guard holds the lock.
+        let got = unsafe { held.take_blocks(class, magazine_capacity(class)) };
+        self.in_transit.set(got.head);
+        let waited = held.waited;
+        drop(held);
+        self.fill(class, got.head, got.count);
+        // The main arena's first heap places the window.
+        self.window_base.set(arena::window_base(arena));
+        self.note_lock(waited);
+        got.count > 0
+    }
+
+    /// Makes a list the contents of the empty bin of `class`.
+    fn fill(&self, class: Class, head: *mut Block, count: usize) {
+        let bin = self.bin(class);
+        let places = magazine_capacity(class) - count.min(magazine_capacity(class));
+        bin.room.set(places as u32 * ROOM_UNIT);
+        compiler_fence(Release);
+        bin.head.set(head);
+        compiler_fence(Release);
+        self.in_transit.set(ptr::null_mut());
+    }
+
+    /// Makes room in the full bin of `class`.
+    #[cold]
+    #[inline(never)]
+    pub fn make_room(&self, class: Class) {
+        let bin = self.bin(class);
+        let spare = self.spare(class);
+        let capacity = magazine_capacity(class);
+        if spare.count.get() > 0 {
+            let head = spare.head.get();
+            let count = spare.count.get();
+            self.in_transit.set(head);
+            compiler_fence(Release);
+            spare.count.set(0);
+            spare.head.set(ptr::null_mut());
+            self.retire(class, Chain { head, tail: ptr::null_mut(), count });
+        }
+        let head = bin.head.get();
+        self.in_transit.set(head);
+        compiler_fence(Release);
+        bin.head.set(ptr::null_mut());
+        bin.room.set(capacity as u32 * ROOM_UNIT);
+        spare.head.set(head);
+        spare.count.set(capacity);
+        compiler_fence(Release);
+        self.in_transit.set(ptr::null_mut());
+    }
+
+    /// Gives a magazine away: to the depot, or to the slabs.
+    fn retire(&self, class: Class, magazine: Chain) {
+        let arena = self.arena();
+        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
+        let magazine = match unsafe { arena.depot_put(class, magazine) } {
+            Ok(()) => {
+                self.in_transit.set(ptr::null_mut());
+                return;
+            }
+            Err(magazine) => magazine,
+        };
+        match arena.lock_open() {
+            Some(mut held) => {
+                self.in_transit.set(ptr::null_mut());
+                let waited = held.waited;
+                arena.drain(&mut held);
+                // SAFETY: as above; the guard holds the lock.
+                unsafe { held.give_blocks(magazine.head, magazine.count) };
+                drop(held);
+                self.note_lock(waited);
+            }
+            None => {
+                // SAFETY: as above.
+                unsafe { arena.give_remotely(magazine.head) };
+                self.in_transit.set(ptr::null_mut());
+            }
+        }
+    }
+
+    /// Counts a use of the arena's lock; a thread that keeps meeting it held moves to another
+    /// arena. The counts start anew with each verdict, so that a move needs a sustained share.
+    fn note_lock(&self, waited: bool) {
+        self.lock_uses.set(self.lock_uses.get() + 1);
+        self.lock_waits.set(self.lock_waits.get() + u32::from(waited));
+        if self.lock_uses.get() < 256 {
+            return;
+        }
+        let waits = self.lock_waits.get();
+        self.lock_uses.set(0);
+        self.lock_waits.set(0);
+        if waits >= 64 {
+            let target = ARENAS.choose(self.arena_id());
+            if target.id() != self.arena_id() {
+                self.move_to(target);
+            }
+        }
+    }
+
+    /// Leaves the thread's arena for another one.
+    #[cold]
+    pub fn move_to(&self, target: &Arena) {
+        let joined = target.lock_open().is_some_and(|held| target.join(&held));
+        if !joined {
+            return;
+        }
+        self.send_pending();
+        let old = self.arena();
+        match old.lock_open() {
+            Some(mut held) => {
+                self.flush(|head, count| {
+                    // SAFETY: the cache's blocks are its arena's, and the lock is held.
+                    unsafe { held.give_blocks(head, count) }
+                });
+                old.leave(&mut held);
+            }
+            // SAFETY: the cache's blocks are its arena's.
+            None => self.flush(|head, _| unsafe { old.give_remotely(head) }),
+        }
+        self.arena.set(target.id());
+        self.window_base.set(arena::window_base(target));
+    }
+
+    /// Empties all bins and spares.
+    fn flush(&self, mut give: impl FnMut(*mut Block, usize)) {
+        for class in 1..CLASSES {
+            let bin = self.bin(class);
+            let head = bin.head.get();
+            if !head.is_null() {
+                let count = self.bin_count(class);
+                bin.head.set(ptr::null_mut());
+                bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
+                give(head, count);
+            }
+            let spare = self.spare(class);
+            let (head, count) = (spare.head.get(), spare.count.get());
+            if !head.is_null() {
+                spare.head.set(ptr::null_mut());
+                spare.count.set(0);
+                give(head, count);
+            }
+        }
+    }
+
+    /// Collects a block of another arena, of `bytes`, and sends the chain home when it is long.
+    ///
+    /// # Safety
+    /// The block is `owner`'s and the caller's to give.
+    pub unsafe fn free_remote(&self, block: *mut Block, owner: u16, bytes: usize) {
+        let used = self.pending.iter().find(|p| p.arena.get() == owner && p.count.get() > 0);
+        let slot = match used.or_else(|| self.pending.iter().find(|p| p.count.get() == 0)) {
+            Some(slot) => slot,
+            None => {
+                let first = &self.pending[0];
+                self.send_one(first);
+                first
+            }
+        };
+        // SAFETY: the caller's contract.
+        unsafe {
+            Block::set_mark(block, free_mark());
+            Block::set_next(block, slot.head.get());
+        }
+        if slot.count.get() == 0 {
+            slot.arena.set(owner);
+            slot.tail.set(block);
+        }
+        compiler_fence(Release);
+        slot.head.set(block);
+        slot.count.set(slot.count.get() + 1);
+        slot.bytes.set(slot.bytes.get() + bytes);
+        if slot.count.get() >= PENDING_BLOCKS || slot.bytes.get() >= PENDING_BYTES {
+            self.send_one(slot);
+        }
+    }
+
+    fn send_one(&self, slot: &Pending) {
+        let chain =
+            Chain { head: slot.head.get(), tail: slot.tail.get(), count: slot.count.get() };
+        let bytes = slot.bytes.get();
+        slot.head.set(ptr::null_mut());
+        slot.count.set(0);
+        slot.bytes.set(0);
+        if let Some(owner) = ARENAS.get(slot.arena.get()) {
+            // SAFETY: the chain holds blocks of that arena that this thread freed.
+            unsafe { owner.send(chain, bytes) };
+        }
+    }
+
+    /// Sends all pending chains home.
+    pub fn send_pending(&self) {
+        for slot in &self.pending {
+            if slot.count.get() > 0 {
+                self.send_one(slot);
+            }
+        }
+    }
+
+    /// Empties the cache and counts its thread out of its arena.
+    fn close(&self) {
+        self.send_pending();
+        let arena = self.arena();
+        match arena.lock_open() {
+            Some(mut held) => {
+                self.flush(|head, count| {
+                    // SAFETY: the cache's blocks are its arena's, and the lock is held.
+                    unsafe { held.give_blocks(head, count) }
+                });
+                arena.leave(&mut held);
+            }
+            None => {
+                // SAFETY: the cache's blocks are its arena's.
+                self.flush(|head, _| unsafe { arena.give_remotely(head) });
+                arena.attach().detach();
+            }
+        }
+    }
+
+    /// Makes the cache one that waits for a thread.
+    fn park(this: *mut Tcache) {
+        // SAFETY: the cache is the caller's; caches live as long as the process.
+        unsafe {
+            (*this).state.set(State::Parked);
+            let mut head = PARKED.load(Relaxed);
+            loop {
+                (*this).next_parked.set(head);
+                // Release publishes the emptied cache to `unpark`'s acquire.
+                match PARKED.compare_exchange_weak(head, this, Release, Relaxed) {
+                    Ok(_) => return,
+                    Err(now) => head = now,
+                }
+            }
+        }
+    }
+
+    /// A cache that waited for a thread. Takes the whole list and puts the rest back.
+    fn unpark() -> *mut Tcache {
+        // Acquire pairs with the release of `park`.
+        let first = PARKED.swap(ptr::null_mut(), Acquire);
+        if first.is_null() {
+            return first;
+        }
+        // SAFETY: the list is this thread's alone now.
+        unsafe {
+            let mut rest = (*first).next_parked.get();
+            while !rest.is_null() {
+                let next = (*rest).next_parked.get();
+                Self::park(rest);
+                rest = next;
+            }
+        }
+        first
+    }
+
+    /// A cache for the calling thread, attached to an arena; null when there is no memory.
+    pub fn open() -> *mut Tcache {
+        let mut this = ptr::null_mut();
+        if !FIRST_TAKEN.swap(true, Relaxed) {
+            this = FIRST.0.get();
+            Self::register(this);
+        }
+        if this.is_null() {
+            this = Self::unpark();
+        }
+        if this.is_null() {
+            this = crate::meta::allocate(size_of::<Tcache>()).cast();
+            if this.is_null() {
+                return this;
+            }
+            // SAFETY: new memory of the right size and alignment.
+            unsafe { this.write(Tcache::constant(State::Parked)) };
+            Self::register(this);
+        }
+        // SAFETY: the cache is this thread's alone now.
+        unsafe { (*this).begin() };
+        this
+    }
+
+    fn register(this: *mut Tcache) {
+        let mut head = ALL.load(Relaxed);
+        loop {
+            // SAFETY: the cache is the caller's. Release publishes it to `all`'s acquire.
+            unsafe { (*this).next_all.store(head, Relaxed) };
+            match ALL.compare_exchange_weak(head, this, Release, Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    fn begin(&self) {
+        for class in 1..CLASSES {
+            let bin = self.bin(class);
+            bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
+            let one_granule = size(class) <= MAX_ONE_GRANULE;
+            bin.reciprocal.set(if one_granule { reciprocal(class) } else { 0 });
+        }
+        self.thread.set(os::thread_number());
+        self.lock_uses.set(0);
+        self.lock_waits.set(0);
+        self.attach_anywhere();
+        self.state.set(State::Live);
+    }
+
+    /// Attaches the thread to the main arena, or to another one when that is closed.
+    pub fn attach_anywhere(&self) {
+        let main = ARENAS.main();
+        let mut arena = main;
+        loop {
+            match arena.lock_open() {
+                Some(held) if arena.join(&held) => break,
+                _ => {
+                    let other = ARENAS.choose(arena.id());
+                    if other.id() == arena.id() {
+                        break;
+                    }
+                    arena = other;
+                }
+            }
+        }
+        self.arena.set(arena.id());
+        self.window_base.set(arena::window_base(arena));
+    }
+
+    /// Empties the cache into its arena; the thread goes on with it.
+    pub fn give_all_back(&self) {
+        self.send_pending();
+        if let Some(mut held) = self.arena().lock_open() {
+            self.flush(|head, count| {
+                // SAFETY: the cache's blocks are its arena's, and the lock is held.
+                unsafe { held.give_blocks(head, count) }
+            });
+        }
+    }
+
+    /// Counts the thread in again, in the child after fork; on another arena when its own was
+    /// closed.
+    pub fn resume_after_fork(&self) {
+        let arena = self.arena();
+        if arena.attach().is_closed() {
+            self.send_pending();
+            // SAFETY: the cache's blocks are its arena's.
+            self.flush(|head, _| unsafe { arena.give_remotely(head) });
+            self.attach_anywhere();
+        } else if let Some(held) = arena.lock() {
+            arena.join(&held);
+        }
+    }
+
+    /// Ends a thread's cache: everything in it goes home, and it waits for another thread.
+    ///
+    /// # Safety
+    /// The cache is the calling thread's, which does not use it again.
+    pub unsafe fn end(this: *mut Tcache) {
+        // SAFETY: the caller's contract.
+        unsafe { (*this).close() };
+        Self::park(this);
+    }
+
+    /// Every cache. The list only grows.
+    pub fn all() -> impl Iterator<Item = &'static Tcache> {
+        // Acquire pairs with `register`.
+        // SAFETY: caches live as long as the process.
+        let first = unsafe { ALL.load(Acquire).as_ref() };
+        core::iter::successors(first, |tcache| {
+            // SAFETY: as above.
+            unsafe { tcache.next_all.load(Acquire).as_ref() }
+        })
+    }
+
+    /// Takes back what a thread had cached that does not exist any more.
+    ///
+    /// # Safety
+    /// Called in the child after fork, where the calling thread is the only one, after the
+    /// arenas are repaired; the cache is not the calling thread's.
+    pub unsafe fn recover(&self) {
+        if self.state() != State::Live {
+            return;
+        }
+        let moving = self.in_transit.replace(ptr::null_mut());
+        let mut found = moving.is_null();
+        let arena = self.arena();
+        self.flush(|head, _| {
+            found |= head == moving;
+            // SAFETY: a list of blocks of the arena that no thread can reach any more.
+            unsafe { arena.give(head) };
+        });
+        if !found {
+            // SAFETY: as above: the magazine was between two places.
+            unsafe { arena.give(moving) };
+        }
+        for slot in &self.pending {
+            let head = slot.head.replace(ptr::null_mut());
+            slot.count.set(0);
+            slot.bytes.set(0);
+            if let (false, Some(owner)) = (head.is_null(), ARENAS.get(slot.arena.get())) {
+                // SAFETY: as above, of the owner.
+                unsafe { owner.give(head) };
+            }
+        }
+        Self::park(ptr::from_ref(self).cast_mut());
+    }
+}
+
+/// The constant cache of threads that have ended.
+pub fn ended() -> *mut Tcache {
+    (&raw const ENDED).cast_mut()
+}

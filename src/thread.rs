@@ -1,0 +1,84 @@
+//! Start and end of a thread, and of the process's use of the allocator.
+
+use crate::fork;
+use crate::tcache::{self, State, Tcache};
+use crate::tls;
+use core::ffi::c_void;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+/// No key yet.
+const NO_KEY: u32 = u32::MAX;
+/// A thread makes the key.
+const MAKING: u32 = u32::MAX - 1;
+
+/// The pthread key whose destructor ends a thread's cache.
+static KEY: AtomicU32 = AtomicU32::new(NO_KEY);
+
+/// Gives the calling thread its cache, if it can have one: not after its end, and not without
+/// memory. The thread's cache, or null.
+#[cold]
+#[inline(never)]
+pub fn start() -> *mut Tcache {
+    let now = tls::get();
+    // SAFETY: the word always points at a cache.
+    match unsafe { (*now).state() } {
+        State::Live => return now,
+        State::Ended => return core::ptr::null_mut(),
+        State::Empty | State::Parked => {}
+    }
+    let tcache = Tcache::open();
+    if tcache.is_null() {
+        return tcache;
+    }
+    // The word is set before anything below may allocate: that then finds the thread started.
+    // SAFETY: the cache is this thread's.
+    unsafe { tls::set(tcache) };
+    let key = key();
+    if key < MAKING {
+        // A key beyond the first 32 makes glibc allocate, which is fine from here on.
+        // SAFETY: the key is valid.
+        unsafe { libc::pthread_setspecific(key, tcache.cast()) };
+    }
+    tcache
+}
+
+fn key() -> u32 {
+    let known = KEY.load(Acquire);
+    if known < MAKING {
+        return known;
+    }
+    if known != NO_KEY || KEY.compare_exchange(NO_KEY, MAKING, AcqRel, Acquire).is_err() {
+        // Two threads start at once, as static constructors may: the other one is about to
+        // have the key. It does not come here again meanwhile, since its word is set.
+        for _ in 0..1000 {
+            if KEY.load(Acquire) != MAKING {
+                break;
+            }
+            // SAFETY: no precondition.
+            unsafe { libc::sched_yield() };
+        }
+        return KEY.load(Acquire);
+    }
+    let mut key = 0;
+    // SAFETY: the destructor has the right type and lives as long as the library, which is
+    // never unloaded.
+    let made = unsafe { libc::pthread_key_create(&mut key, Some(end)) };
+    fork::register();
+    KEY.store(if made == 0 { key } else { MAKING }, Release);
+    KEY.load(Relaxed)
+}
+
+/// The key's destructor: the thread ends. Other destructors may run after this one; what they
+/// allocate and free goes to the arenas directly.
+unsafe extern "C" fn end(value: *mut c_void) {
+    let tcache: *mut Tcache = value.cast();
+    if tls::get() != tcache {
+        return;
+    }
+    // SAFETY: the cache is this thread's, and the word leaves it before it is given up.
+    unsafe {
+        tls::set(tcache::ended());
+        Tcache::end(tcache);
+    }
+}

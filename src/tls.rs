@@ -1,0 +1,106 @@
+//! The thread's one word: a pointer to its thread cache.
+//!
+//! An 8-byte initial-exec TLS symbol, since `thread_local!` in a cdylib would call
+//! `__tls_get_addr` on every access, and static TLS is scarce in a library that may come by
+//! `dlopen`. Its initial value points at a constant empty cache, so readers never check for
+//! null: everything misses in the empty cache and ends in the slow path, which starts the
+//! thread.
+
+use crate::tcache::{EMPTY, Tcache};
+use core::arch::{asm, global_asm};
+
+// The initial image of the TLS block holds the address of EMPTY; the dynamic loader relocates
+// the image before any thread is made from it.
+global_asm!(
+    ".pushsection .tdata.arenite_tcache,\"awT\",@progbits",
+    ".globl arenite_tcache_slot",
+    ".hidden arenite_tcache_slot",
+    ".type arenite_tcache_slot, @tls_object",
+    ".size arenite_tcache_slot, 8",
+    ".p2align 3",
+    "arenite_tcache_slot:",
+    ".quad {empty}",
+    ".popsection",
+    empty = sym EMPTY,
+);
+
+/// The thread's cache, or the empty cache before the thread's first slow path and after its
+/// end.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn get() -> *mut Tcache {
+    let tcache: *mut Tcache;
+    // SAFETY: reads the thread's own word; it has no other effect. Not `pure`: `set` changes it.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0}]",
+            out(reg) tcache,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    tcache
+}
+
+/// Sets the thread's cache.
+///
+/// # Safety
+/// `tcache` is the calling thread's alone, or one of the constant empty caches.
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn set(tcache: *mut Tcache) {
+    // SAFETY: writes the thread's own word.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
+            "mov qword ptr fs:[{0}], {1}",
+            out(reg) _,
+            in(reg) tcache,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// The thread's cache, or the empty cache before the thread's first slow path and after its
+/// end.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub fn get() -> *mut Tcache {
+    let tcache: *mut Tcache;
+    // SAFETY: as on x86_64.
+    unsafe {
+        asm!(
+            "mrs {1}, tpidr_el0",
+            "adrp {0}, :gottprel:arenite_tcache_slot",
+            "ldr {0}, [{0}, :gottprel_lo12:arenite_tcache_slot]",
+            "ldr {0}, [{1}, {0}]",
+            out(reg) tcache,
+            out(reg) _,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    tcache
+}
+
+/// Sets the thread's cache.
+///
+/// # Safety
+/// `tcache` is the calling thread's alone, or one of the constant empty caches.
+#[cfg(target_arch = "aarch64")]
+pub unsafe fn set(tcache: *mut Tcache) {
+    // SAFETY: as on x86_64.
+    unsafe {
+        asm!(
+            "mrs {1}, tpidr_el0",
+            "adrp {0}, :gottprel:arenite_tcache_slot",
+            "ldr {0}, [{0}, :gottprel_lo12:arenite_tcache_slot]",
+            "str {2}, [{1}, {0}]",
+            out(reg) _,
+            out(reg) _,
+            in(reg) tcache,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("arenite knows the thread-local access of x86_64 and aarch64 only");
