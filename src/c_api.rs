@@ -95,7 +95,7 @@ fn aligned(align: usize, bytes: usize) -> *mut c_void {
 /// # Safety
 /// `place` is valid for writes.
 pub unsafe fn posix_memalign(place: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
-    if !align.is_power_of_two() || align % size_of::<*mut c_void>() != 0 {
+    if !align.is_power_of_two() || !align.is_multiple_of(size_of::<*mut c_void>()) {
         return libc::EINVAL;
     }
     config::set_process_malloc();

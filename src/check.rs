@@ -119,7 +119,6 @@ pub fn misuse(kind: Misuse, address: usize, block_bytes: usize) -> ! {
 
 /// Ends the process when the allocator's own state contradicts itself. Only debug builds check.
 #[inline(always)]
-#[allow(dead_code)]
 pub fn invariant(holds: bool, what: &str) {
     if cfg!(debug_assertions) && !holds {
         broken(what);

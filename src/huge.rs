@@ -43,11 +43,8 @@ fn publish(block: *mut u8, size: usize) -> bool {
     }
     // SAFETY: covered just now; the mapping is the caller's alone.
     unsafe {
-        *page_map::desc(address) = PageDesc {
-            state: PageState::Huge,
-            pages: (size / PAGE) as u32,
-            ..PageDesc::INSIDE
-        };
+        *page_map::desc(address) =
+            PageDesc { state: PageState::Huge, pages: (size / PAGE) as u32, ..PageDesc::INSIDE };
         page_map::set_owner(address, 1, Owner::new(0, KIND_HUGE));
     }
     true
@@ -60,7 +57,7 @@ fn publish(block: *mut u8, size: usize) -> bool {
 pub unsafe fn size(address: usize) -> usize {
     // SAFETY: covered.
     let desc = unsafe { *page_map::desc(address) };
-    if desc.state == PageState::Huge && address % PAGE == 0 {
+    if desc.state == PageState::Huge && address.is_multiple_of(PAGE) {
         desc.pages as usize * PAGE
     } else {
         0

@@ -12,9 +12,7 @@ use crate::os::{self, PAGE};
 use crate::page_map::{
     self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState, WINDOW_PAGES, is_marked_free,
 };
-use crate::size_class::{
-    self, CLASSES, Class, GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN,
-};
+use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
 use crate::sync::block::{Block, Chain};
 use crate::tcache::{ROOM_UNIT, State, Tcache, bin_offset};
 use crate::thread;
@@ -54,7 +52,11 @@ pub fn malloc_class(class: Class) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub fn malloc_slow(bytes: usize) -> *mut u8 {
-    if bytes <= MAX_SMALL { malloc_class(size_class::of(bytes)) } else { allocate_large(bytes, PAGE).0 }
+    if bytes <= MAX_SMALL {
+        malloc_class(size_class::of(bytes))
+    } else {
+        allocate_large(bytes, PAGE).0
+    }
 }
 
 /// Fills the empty bin of `class` and takes a block of it.
@@ -123,15 +125,15 @@ fn take_directly(class: Class) -> *mut u8 {
         return block.cast();
     }
     let opened = ARENAS.choose(0);
-    if opened.id() != 0 {
-        if let Some(mut held) = opened.lock_open() {
-            // SAFETY: the lock is held.
-            let got = unsafe { held.take_blocks(class, 1) };
-            if !got.head.is_null() {
-                // SAFETY: the block is free and this thread's.
-                unsafe { Block::set_mark(got.head, 0) };
-                return got.head.cast();
-            }
+    if opened.id() != 0
+        && let Some(mut held) = opened.lock_open()
+    {
+        // SAFETY: the lock is held.
+        let got = unsafe { held.take_blocks(class, 1) };
+        if !got.head.is_null() {
+            // SAFETY: the block is free and this thread's.
+            unsafe { Block::set_mark(got.head, 0) };
+            return got.head.cast();
         }
     }
     ptr::null_mut()
@@ -144,10 +146,10 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
         return (ptr::null_mut(), false);
     }
-    if !is_huge(bytes.saturating_add(if align > PAGE { align } else { 0 })) {
-        if let Some((address, zero)) = take_large(bytes, align) {
-            return (ptr::with_exposed_provenance_mut(address), zero);
-        }
+    if !is_huge(bytes.saturating_add(if align > PAGE { align } else { 0 }))
+        && let Some((address, zero)) = take_large(bytes, align)
+    {
+        return (ptr::with_exposed_provenance_mut(address), zero);
     }
     (huge::allocate(bytes, align), true)
 }
@@ -181,7 +183,7 @@ pub unsafe fn free(block: *mut u8) {
     // thread's; its bin has room.
     unsafe {
         let tcache = tls::get();
-        let page = block.addr().wrapping_sub((*tcache).window_base.get()) / PAGE;
+        let page = page_map::window_index(block.addr(), (*tcache).window_base.get());
         if page < WINDOW_PAGES {
             let bin = Tcache::bin_at(tcache, page_map::window_entry(page));
             let offset = block.addr() as u32 & (GRANULE as u32 - 1);
@@ -205,7 +207,7 @@ pub unsafe fn free_class(block: *mut u8, class: Class) {
     // names, which it need not be: a larger class may have served it.
     unsafe {
         let tcache = tls::get();
-        let page = block.addr().wrapping_sub((*tcache).window_base.get()) / PAGE;
+        let page = page_map::window_index(block.addr(), (*tcache).window_base.get());
         if page < WINDOW_PAGES && page_map::window_entry(page) == bin_offset(class) {
             let bin = Tcache::bin_at(tcache, bin_offset(class));
             if bin.room.get() != 0 && !is_marked_free(block.cast()) {
@@ -330,16 +332,16 @@ unsafe fn free_large(block: *mut Block, owner: Owner) {
 /// The page map says that the granule is one of runs.
 unsafe fn is_large(address: usize) -> bool {
     // SAFETY: covered.
-    address % PAGE == 0 && unsafe { (*page_map::desc(address)).state } == PageState::Large
+    address.is_multiple_of(PAGE) && unsafe { (*page_map::desc(address)).state } == PageState::Large
 }
 
 /// Ends the process: no block in use starts at `address`.
 fn invalid(address: usize, kind: Misuse) -> ! {
     let desc = page_map::try_desc(address);
     // SAFETY: covered where not null.
-    let freed = !desc.is_null() && address % PAGE == 0 && unsafe {
-        (*desc).flags & CHUNK_WAS_FREED != 0 || (*desc).state == PageState::Free
-    };
+    let freed = !desc.is_null()
+        && address.is_multiple_of(PAGE)
+        && unsafe { (*desc).flags & CHUNK_WAS_FREED != 0 || (*desc).state == PageState::Free };
     let kind = if freed && kind == Misuse::InvalidFree { Misuse::DoubleFree } else { kind };
     misuse(kind, address, 0)
 }
@@ -498,10 +500,11 @@ pub fn trim(pad: usize) -> usize {
         arena.drain(&mut held);
         arena.empty_depot(&mut held);
         // SAFETY: the lock is held.
-        freed + unsafe {
-            held.drop_empty_slabs();
-            held.purge(pad)
-        }
+        freed
+            + unsafe {
+                held.drop_empty_slabs();
+                held.purge(pad)
+            }
     })
 }
 

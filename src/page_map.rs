@@ -334,6 +334,32 @@ pub fn place_window(base: usize) {
     WINDOW_BASE.store(base, Relaxed);
 }
 
+/// Pages from `base` to `address`; huge when the address is below.
+#[inline(always)]
+pub fn window_index(address: usize, base: usize) -> usize {
+    let distance = address.wrapping_sub(base);
+    #[cfg(target_arch = "x86_64")]
+    {
+        let index;
+        // Opaque to the compiler, which else tests the bits above the window's by a shift of
+        // their own: one instruction more in the fast free.
+        // SAFETY: shifts a register.
+        unsafe {
+            core::arch::asm!(
+                "shr {0}, {shift}",
+                inlateout(reg) distance => index,
+                shift = const PAGE.trailing_zeros(),
+                options(pure, nomem, nostack)
+            );
+        }
+        index
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        distance / PAGE
+    }
+}
+
 /// The bin offset that the window holds for the page with this index.
 ///
 /// # Safety
@@ -342,8 +368,29 @@ pub fn place_window(base: usize) {
 pub unsafe fn window_entry(index: usize) -> usize {
     // Relaxed: a block's address reaches another thread by the program's own synchronisation,
     // which orders the entry with it; for any other address every value is harmless.
-    // SAFETY: the caller's contract.
-    unsafe { (*WINDOW.as_ptr().add(index)).load(Relaxed) as usize }
+    let window = WINDOW.as_ptr();
+    #[cfg(target_arch = "x86_64")]
+    {
+        let offset: usize;
+        // The plain load that a relaxed one is, without the second zero extension that the
+        // compiler adds.
+        // SAFETY: the index is in range by the caller's contract.
+        unsafe {
+            core::arch::asm!(
+                "movzx {0:e}, word ptr [{1} + 2 * {2}]",
+                lateout(reg) offset,
+                in(reg) window,
+                in(reg) index,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        offset
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        // SAFETY: the caller's contract.
+        unsafe { (*window.add(index)).load(Relaxed) as usize }
+    }
 }
 
 /// Sets the window's entries for a range of pages, as far as it reaches.

@@ -1,6 +1,7 @@
 //! Free chunks: runs of pages between blocks in use, in bins by size, coalesced with their
 //! neighbours through the descriptors of their first and last pages.
 
+use crate::check::invariant;
 use crate::os::PAGE;
 use crate::page_map::{self, CHUNK_FIRST, CHUNK_ZERO, PageDesc, PageId, PageState};
 
@@ -57,11 +58,8 @@ impl Bins {
                 prev: 0,
             };
             if pages > 1 {
-                *page_map::desc(start + (pages - 1) * PAGE) = PageDesc {
-                    state: PageState::FreeEnd,
-                    pages: pages as u32,
-                    ..PageDesc::INSIDE
-                };
+                *page_map::desc(start + (pages - 1) * PAGE) =
+                    PageDesc { state: PageState::FreeEnd, pages: pages as u32, ..PageDesc::INSIDE };
             }
             let id = page_map::page_id(start);
             if next != 0 {
@@ -82,6 +80,7 @@ impl Bins {
         // SAFETY: heaps are covered, and ids on lists are those of free chunks.
         unsafe {
             let desc = page_map::desc(start);
+            invariant((*desc).state == PageState::Free, "a chunk in a bin is not free");
             let PageDesc { pages, flags, next, prev, .. } = *desc;
             let pages = pages as usize;
             let bin = bin_of(pages);

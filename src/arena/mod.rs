@@ -8,6 +8,7 @@ pub mod chunk;
 pub mod pages;
 pub mod slab;
 
+use crate::check::invariant;
 use crate::config;
 use crate::heap::Heap;
 use crate::meta;
@@ -143,6 +144,13 @@ impl Arena {
     /// Takes the lock. `None` only when the calling thread holds it already: it is a signal
     /// handler that interrupted the allocator, and must do without this arena.
     pub fn lock(&self) -> Option<Guard<'_>> {
+        invariant(
+            !cfg!(debug_assertions)
+                || ARENAS.iter().all(|other| {
+                    core::ptr::eq(other, self) || !other.lock.is_held_by(os::thread_number())
+                }),
+            "a thread waits for an arena's lock while it holds another's",
+        );
         match self.lock.lock(os::thread_number()) {
             Locked::AtOnce => Some(Guard { arena: self, waited: false }),
             Locked::AfterWait => {
@@ -213,10 +221,10 @@ impl Arena {
         let undrained = self.remote_bytes.fetch_add(bytes, Relaxed) + bytes;
         // SAFETY: the caller's contract.
         let orphan = unsafe { self.remote.push(chain) };
-        if orphan || undrained > REMOTE_LIMIT {
-            if let Some(mut held) = self.try_lock() {
-                self.drain(&mut held);
-            }
+        if (orphan || undrained > REMOTE_LIMIT)
+            && let Some(mut held) = self.try_lock()
+        {
+            self.drain(&mut held);
         }
     }
 

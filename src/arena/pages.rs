@@ -6,7 +6,8 @@ use crate::config;
 use crate::heap::{self, Heap, Source, brk, mmap};
 use crate::os::{self, PAGE};
 use crate::page_map::{
-    self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_WAS_FREED, CHUNK_ZERO, KIND_LARGE, Owner, PageDesc, PageState,
+    self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_WAS_FREED, CHUNK_ZERO, KIND_LARGE, Owner, PageDesc,
+    PageState,
 };
 use crate::size_class::GRANULE;
 
@@ -60,10 +61,11 @@ impl Inner {
             }
             // Free memory of others first, for slabs: a granule has one owner, and only slabs
             // own their granules whole.
-            if align == GRANULE && pages % (GRANULE / PAGE) == 0 {
-                if let Some(run) = self.borrow_run(pages) {
-                    return Some(run);
-                }
+            if align == GRANULE
+                && pages.is_multiple_of(GRANULE / PAGE)
+                && let Some(run) = self.borrow_run(pages)
+            {
+                return Some(run);
             }
             let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
             if !self.grow(bytes) {
@@ -173,8 +175,7 @@ impl Inner {
             let mut from = start;
             let mut size = pages;
             let before = chunk::free_before(start);
-            *page_map::desc(start) =
-                PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
+            *page_map::desc(start) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
             if let Some(before) = before {
                 let (more, other) = self.bins.remove(before);
                 from = before;
@@ -292,7 +293,7 @@ impl Inner {
         // SAFETY: covered; the lock is held.
         unsafe {
             let desc = *page_map::desc(address);
-            if desc.state != PageState::Large || address % PAGE != 0 {
+            if desc.state != PageState::Large || !address.is_multiple_of(PAGE) {
                 return false;
             }
             if desc.flags & CHUNK_RETURNED == 0 {

@@ -6,6 +6,7 @@
 //! or on the slab's free list.
 
 use super::Inner;
+use crate::check::invariant;
 use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
 use crate::size_class::{self, Class, GRANULE, MAX_ONE_GRANULE};
@@ -93,7 +94,7 @@ pub unsafe fn is_block(address: usize, class: Class) -> bool {
         let slab = page_map::desc(start).cast::<Slab>();
         let offset = address - start;
         let size = size_class::size(class);
-        offset % size == 0 && offset / size < usize::from((*slab).carved.load(Relaxed))
+        offset.is_multiple_of(size) && offset / size < usize::from((*slab).carved.load(Relaxed))
     }
 }
 
@@ -202,6 +203,10 @@ impl Inner {
             Block::set_next(block, (*slab).free);
             (*slab).free = block;
             (*slab).free_count += 1;
+            invariant(
+                (*slab).free_count <= (*slab).carved.load(Relaxed) && self.class(class).out > 0,
+                "a slab got more blocks back than it gave out",
+            );
             self.class_mut(class).out -= 1;
             if !(*slab).listed {
                 self.list(class, start, slab);
@@ -363,7 +368,14 @@ unsafe fn take_free(slab: *mut Slab, want: usize, got: &mut Chain) {
 
 /// Carves fresh blocks off an otherwise used-up slab: about `bytes` of them, at most `want`
 /// blocks, and always to the end of a page.
-unsafe fn carve(slab: *mut Slab, start: usize, arena: u16, want: usize, bytes: usize, got: &mut Chain) {
+unsafe fn carve(
+    slab: *mut Slab,
+    start: usize,
+    arena: u16,
+    want: usize,
+    bytes: usize,
+    got: &mut Chain,
+) {
     // SAFETY: blocks from `carved` on were never given out and lie in the slab.
     unsafe {
         let class = usize::from((*slab).class);

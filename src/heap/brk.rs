@@ -64,7 +64,8 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         0 => missing.saturating_add(PAGE).max(FIRST_BRK),
         _ => missing.saturating_add(TOP_PAD.load(Relaxed).max(eighth)),
     };
-    let Some(end) = start.checked_add(step).and_then(|end| os::round_up(end, GRANULE.max(unit))) else {
+    let Some(end) = start.checked_add(step).and_then(|end| os::round_up(end, GRANULE.max(unit)))
+    else {
         return Grown::No;
     };
     let Ok(increment) = isize::try_from(end - now) else {

@@ -136,7 +136,10 @@ impl Heap {
                 }
                 // SAFETY: above `top` nothing is in use; the arena's lock is held.
                 let freed = unsafe {
-                    os::discard(core::ptr::with_exposed_provenance_mut(keep_to), self.zero_from - keep_to)
+                    os::discard(
+                        core::ptr::with_exposed_provenance_mut(keep_to),
+                        self.zero_from - keep_to,
+                    )
                 };
                 if freed > 0 {
                     self.zero_from = keep_to;
@@ -172,4 +175,4 @@ fn adopt(start: usize, bytes: usize, arena: u16) -> bool {
     true
 }
 
-const _: () = assert!(GRANULE % PAGE == 0);
+const _: () = assert!(GRANULE.is_multiple_of(PAGE));

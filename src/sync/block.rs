@@ -80,7 +80,8 @@ pub struct Chain {
 
 impl Chain {
     /// A chain of no blocks.
-    pub const EMPTY: Chain = Chain { head: core::ptr::null_mut(), tail: core::ptr::null_mut(), count: 0 };
+    pub const EMPTY: Chain =
+        Chain { head: core::ptr::null_mut(), tail: core::ptr::null_mut(), count: 0 };
 
     /// Puts `block` in front.
     ///

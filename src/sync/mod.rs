@@ -43,10 +43,6 @@ pub(crate) mod prim {
     pub(crate) struct Cell<T>(core::cell::UnsafeCell<T>);
 
     impl<T: Copy> Cell<T> {
-        pub(crate) const fn new(value: T) -> Self {
-            Self(core::cell::UnsafeCell::new(value))
-        }
-
         /// # Safety
         /// No other thread writes the cell at the same time.
         #[inline(always)]

@@ -8,16 +8,16 @@
 //! `in_transit` meanwhile, so that the child after fork can take back what vanished threads had
 //! cached, wherever they were.
 
+mod life;
+mod remote;
+
 use crate::arena::{self, ARENAS, Arena};
-use crate::os;
 use crate::page_map::{NO_WINDOW, free_mark};
-use crate::size_class::{
-    self, CLASSES, Class, MAX_ONE_GRANULE, MAX_TABLE, magazine_capacity, reciprocal, size,
-};
+use crate::size_class::{self, CLASSES, Class, MAX_TABLE, magazine_capacity};
 use crate::sync::block::{Block, Chain};
-use core::cell::{Cell, UnsafeCell};
+use core::cell::Cell;
 use core::ptr;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicPtr, compiler_fence};
 
 /// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
@@ -119,7 +119,11 @@ impl Tcache {
     const fn constant(state: State) -> Self {
         Self {
             bins: [const {
-                Bin { head: Cell::new(ptr::null_mut()), reciprocal: Cell::new(0), room: Cell::new(0) }
+                Bin {
+                    head: Cell::new(ptr::null_mut()),
+                    reciprocal: Cell::new(0),
+                    room: Cell::new(0),
+                }
             }; CLASSES],
             window_base: Cell::new(NO_WINDOW),
             table: table(),
@@ -151,19 +155,6 @@ impl Tcache {
 pub static EMPTY: Tcache = Tcache::constant(State::Empty);
 /// The cache of threads that have ended.
 static ENDED: Tcache = Tcache::constant(State::Ended);
-
-/// Every cache that was ever made. Only grows.
-static ALL: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
-
-struct FirstTcache(UnsafeCell<Tcache>);
-// SAFETY: given to one thread, by `FIRST_TAKEN`.
-unsafe impl Sync for FirstTcache {}
-/// The first thread's cache: in .data, so that a single-threaded program maps nothing for it.
-static FIRST: FirstTcache = FirstTcache(UnsafeCell::new(Tcache::constant(State::Parked)));
-static FIRST_TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
-
-/// Caches without a thread, linked by `next_parked`. Taken whole, so there is no ABA.
-static PARKED: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
 
 impl Tcache {
     /// The bin at a byte offset, as [`bin_offset`] gives it.
@@ -225,13 +216,6 @@ impl Tcache {
             State::Live => self.bin_count(class) + self.spare(class).count.get(),
             _ => 0,
         }
-    }
-
-    /// Bytes and blocks of other arenas that wait to be sent home.
-    pub fn pending_figures(&self) -> (usize, usize) {
-        self.pending.iter().fold((0, 0), |(bytes, blocks), pending| {
-            (bytes + pending.bytes.get(), blocks + pending.count.get())
-        })
     }
 
     /// Takes the first block of the bin, if there is one, for the program.
@@ -391,30 +375,6 @@ impl Tcache {
         }
     }
 
-    /// Leaves the thread's arena for another one.
-    #[cold]
-    pub fn move_to(&self, target: &Arena) {
-        let joined = target.lock_open().is_some_and(|held| target.join(&held));
-        if !joined {
-            return;
-        }
-        self.send_pending();
-        let old = self.arena();
-        match old.lock_open() {
-            Some(mut held) => {
-                self.flush(|head, count| {
-                    // SAFETY: the cache's blocks are its arena's, and the lock is held.
-                    unsafe { held.give_blocks(head, count) }
-                });
-                old.leave(&mut held);
-            }
-            // SAFETY: the cache's blocks are its arena's.
-            None => self.flush(|head, _| unsafe { old.give_remotely(head) }),
-        }
-        self.arena.set(target.id());
-        self.window_base.set(arena::window_base(target));
-    }
-
     /// Empties all bins and spares.
     fn flush(&self, mut give: impl FnMut(*mut Block, usize)) {
         for class in 1..CLASSES {
@@ -434,265 +394,6 @@ impl Tcache {
                 give(head, count);
             }
         }
-    }
-
-    /// Collects a block of another arena, of `bytes`, and sends the chain home when it is long.
-    ///
-    /// # Safety
-    /// The block is `owner`'s and the caller's to give.
-    pub unsafe fn free_remote(&self, block: *mut Block, owner: u16, bytes: usize) {
-        let used = self.pending.iter().find(|p| p.arena.get() == owner && p.count.get() > 0);
-        let slot = match used.or_else(|| self.pending.iter().find(|p| p.count.get() == 0)) {
-            Some(slot) => slot,
-            None => {
-                let first = &self.pending[0];
-                self.send_one(first);
-                first
-            }
-        };
-        // SAFETY: the caller's contract.
-        unsafe {
-            Block::set_mark(block, free_mark());
-            Block::set_next(block, slot.head.get());
-        }
-        if slot.count.get() == 0 {
-            slot.arena.set(owner);
-            slot.tail.set(block);
-        }
-        compiler_fence(Release);
-        slot.head.set(block);
-        slot.count.set(slot.count.get() + 1);
-        slot.bytes.set(slot.bytes.get() + bytes);
-        if slot.count.get() >= PENDING_BLOCKS || slot.bytes.get() >= PENDING_BYTES {
-            self.send_one(slot);
-        }
-    }
-
-    fn send_one(&self, slot: &Pending) {
-        let chain =
-            Chain { head: slot.head.get(), tail: slot.tail.get(), count: slot.count.get() };
-        let bytes = slot.bytes.get();
-        slot.head.set(ptr::null_mut());
-        slot.count.set(0);
-        slot.bytes.set(0);
-        if let Some(owner) = ARENAS.get(slot.arena.get()) {
-            // SAFETY: the chain holds blocks of that arena that this thread freed.
-            unsafe { owner.send(chain, bytes) };
-        }
-    }
-
-    /// Sends all pending chains home.
-    pub fn send_pending(&self) {
-        for slot in &self.pending {
-            if slot.count.get() > 0 {
-                self.send_one(slot);
-            }
-        }
-    }
-
-    /// Empties the cache and counts its thread out of its arena.
-    fn close(&self) {
-        self.send_pending();
-        let arena = self.arena();
-        match arena.lock_open() {
-            Some(mut held) => {
-                self.flush(|head, count| {
-                    // SAFETY: the cache's blocks are its arena's, and the lock is held.
-                    unsafe { held.give_blocks(head, count) }
-                });
-                arena.leave(&mut held);
-            }
-            None => {
-                // SAFETY: the cache's blocks are its arena's.
-                self.flush(|head, _| unsafe { arena.give_remotely(head) });
-                arena.attach().detach();
-            }
-        }
-    }
-
-    /// Makes the cache one that waits for a thread.
-    fn park(this: *mut Tcache) {
-        // SAFETY: the cache is the caller's; caches live as long as the process.
-        unsafe {
-            (*this).state.set(State::Parked);
-            let mut head = PARKED.load(Relaxed);
-            loop {
-                (*this).next_parked.set(head);
-                // Release publishes the emptied cache to `unpark`'s acquire.
-                match PARKED.compare_exchange_weak(head, this, Release, Relaxed) {
-                    Ok(_) => return,
-                    Err(now) => head = now,
-                }
-            }
-        }
-    }
-
-    /// A cache that waited for a thread. Takes the whole list and puts the rest back.
-    fn unpark() -> *mut Tcache {
-        // Acquire pairs with the release of `park`.
-        let first = PARKED.swap(ptr::null_mut(), Acquire);
-        if first.is_null() {
-            return first;
-        }
-        // SAFETY: the list is this thread's alone now.
-        unsafe {
-            let mut rest = (*first).next_parked.get();
-            while !rest.is_null() {
-                let next = (*rest).next_parked.get();
-                Self::park(rest);
-                rest = next;
-            }
-        }
-        first
-    }
-
-    /// A cache for the calling thread, attached to an arena; null when there is no memory.
-    pub fn open() -> *mut Tcache {
-        let mut this = ptr::null_mut();
-        if !FIRST_TAKEN.swap(true, Relaxed) {
-            this = FIRST.0.get();
-            Self::register(this);
-        }
-        if this.is_null() {
-            this = Self::unpark();
-        }
-        if this.is_null() {
-            this = crate::meta::allocate(size_of::<Tcache>()).cast();
-            if this.is_null() {
-                return this;
-            }
-            // SAFETY: new memory of the right size and alignment.
-            unsafe { this.write(Tcache::constant(State::Parked)) };
-            Self::register(this);
-        }
-        // SAFETY: the cache is this thread's alone now.
-        unsafe { (*this).begin() };
-        this
-    }
-
-    fn register(this: *mut Tcache) {
-        let mut head = ALL.load(Relaxed);
-        loop {
-            // SAFETY: the cache is the caller's. Release publishes it to `all`'s acquire.
-            unsafe { (*this).next_all.store(head, Relaxed) };
-            match ALL.compare_exchange_weak(head, this, Release, Relaxed) {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
-    }
-
-    fn begin(&self) {
-        for class in 1..CLASSES {
-            let bin = self.bin(class);
-            bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
-            let one_granule = size(class) <= MAX_ONE_GRANULE;
-            bin.reciprocal.set(if one_granule { reciprocal(class) } else { 0 });
-        }
-        self.thread.set(os::thread_number());
-        self.lock_uses.set(0);
-        self.lock_waits.set(0);
-        self.attach_anywhere();
-        self.state.set(State::Live);
-    }
-
-    /// Attaches the thread to the main arena, or to another one when that is closed.
-    pub fn attach_anywhere(&self) {
-        let main = ARENAS.main();
-        let mut arena = main;
-        loop {
-            match arena.lock_open() {
-                Some(held) if arena.join(&held) => break,
-                _ => {
-                    let other = ARENAS.choose(arena.id());
-                    if other.id() == arena.id() {
-                        break;
-                    }
-                    arena = other;
-                }
-            }
-        }
-        self.arena.set(arena.id());
-        self.window_base.set(arena::window_base(arena));
-    }
-
-    /// Empties the cache into its arena; the thread goes on with it.
-    pub fn give_all_back(&self) {
-        self.send_pending();
-        if let Some(mut held) = self.arena().lock_open() {
-            self.flush(|head, count| {
-                // SAFETY: the cache's blocks are its arena's, and the lock is held.
-                unsafe { held.give_blocks(head, count) }
-            });
-        }
-    }
-
-    /// Counts the thread in again, in the child after fork; on another arena when its own was
-    /// closed.
-    pub fn resume_after_fork(&self) {
-        let arena = self.arena();
-        if arena.attach().is_closed() {
-            self.send_pending();
-            // SAFETY: the cache's blocks are its arena's.
-            self.flush(|head, _| unsafe { arena.give_remotely(head) });
-            self.attach_anywhere();
-        } else if let Some(held) = arena.lock() {
-            arena.join(&held);
-        }
-    }
-
-    /// Ends a thread's cache: everything in it goes home, and it waits for another thread.
-    ///
-    /// # Safety
-    /// The cache is the calling thread's, which does not use it again.
-    pub unsafe fn end(this: *mut Tcache) {
-        // SAFETY: the caller's contract.
-        unsafe { (*this).close() };
-        Self::park(this);
-    }
-
-    /// Every cache. The list only grows.
-    pub fn all() -> impl Iterator<Item = &'static Tcache> {
-        // Acquire pairs with `register`.
-        // SAFETY: caches live as long as the process.
-        let first = unsafe { ALL.load(Acquire).as_ref() };
-        core::iter::successors(first, |tcache| {
-            // SAFETY: as above.
-            unsafe { tcache.next_all.load(Acquire).as_ref() }
-        })
-    }
-
-    /// Takes back what a thread had cached that does not exist any more.
-    ///
-    /// # Safety
-    /// Called in the child after fork, where the calling thread is the only one, after the
-    /// arenas are repaired; the cache is not the calling thread's.
-    pub unsafe fn recover(&self) {
-        if self.state() != State::Live {
-            return;
-        }
-        let moving = self.in_transit.replace(ptr::null_mut());
-        let mut found = moving.is_null();
-        let arena = self.arena();
-        self.flush(|head, _| {
-            found |= head == moving;
-            // SAFETY: a list of blocks of the arena that no thread can reach any more.
-            unsafe { arena.give(head) };
-        });
-        if !found {
-            // SAFETY: as above: the magazine was between two places.
-            unsafe { arena.give(moving) };
-        }
-        for slot in &self.pending {
-            let head = slot.head.replace(ptr::null_mut());
-            slot.count.set(0);
-            slot.bytes.set(0);
-            if let (false, Some(owner)) = (head.is_null(), ARENAS.get(slot.arena.get())) {
-                // SAFETY: as above, of the owner.
-                unsafe { owner.give(head) };
-            }
-        }
-        Self::park(ptr::from_ref(self).cast_mut());
     }
 }
 
