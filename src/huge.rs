@@ -6,6 +6,7 @@ use crate::config;
 use crate::heap::{Gauge, MAPPED};
 use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, Owner, PageDesc, PageState};
+use crate::size_class::GRANULE;
 use core::ptr;
 
 /// Huge blocks in use.
@@ -17,7 +18,9 @@ pub static BYTES: Gauge = Gauge::new();
 /// kernel has no memory. The block is zero.
 #[cold]
 pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
-    let Some(size) = os::round_up(bytes.max(1), os::page_size()) else {
+    // At least a granule, so that no two huge blocks start in one: a small request with a large
+    // alignment comes here too.
+    let Some(size) = os::round_up(bytes.max(GRANULE), os::page_size()) else {
         return ptr::null_mut();
     };
     if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
@@ -116,7 +119,7 @@ pub unsafe fn free(address: usize) -> bool {
 /// As for [`size`]; the block is the caller's.
 #[cold]
 pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
-    let Some(new) = os::round_up(bytes.max(1), os::page_size()) else {
+    let Some(new) = os::round_up(bytes.max(GRANULE), os::page_size()) else {
         return ptr::null_mut();
     };
     if new / PAGE > u32::MAX as usize {

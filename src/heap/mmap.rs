@@ -34,9 +34,7 @@ pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
         }
         let end = base + size - PAGE;
         // SAFETY: covered by `adopt`; the heap is the arena's.
-        unsafe {
-            *page_map::desc(end) = PageDesc { state: PageState::HeapEnd, ..PageDesc::INSIDE };
-        }
+        unsafe { describe_end(end) };
         MAPPED.heaps.add(1);
         MAPPED.mmap.add(size);
         Some(Heap { source: Source::Mmap, base, top: base, end, zero_from: base })
@@ -51,20 +49,31 @@ pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
 /// descriptor of its pages but the first and the last is other than `Inside`.
 pub unsafe fn release(base: usize, pages: usize, arena: u16) -> bool {
     let size = (pages + 1) * PAGE;
-    // The entries go first: another thread may map the addresses as soon as they are free.
+    // Entries and descriptors go first: another thread may map the addresses, and describe a
+    // huge block there, as soon as they are free.
     // SAFETY: covered since `new_heap`.
-    unsafe { page_map::set_owner(base, size, Owner::NONE) };
+    unsafe {
+        page_map::set_owner(base, size, Owner::NONE);
+        *page_map::desc(base) = PageDesc::INSIDE;
+        *page_map::desc(base + size - PAGE) = PageDesc::INSIDE;
+    }
     // SAFETY: the heap's own mapping, not in use.
     if !unsafe { os::unmap(core::ptr::with_exposed_provenance_mut(base), size) } {
         adopt(base, size, arena);
+        // SAFETY: covered; the heap is the arena's as before.
+        unsafe { describe_end(base + size - PAGE) };
         return false;
-    }
-    // SAFETY: covered; no thread reads descriptors of memory that is not ours.
-    unsafe {
-        *page_map::desc(base) = PageDesc::INSIDE;
-        *page_map::desc(base + size - PAGE) = PageDesc::INSIDE;
     }
     MAPPED.heaps.sub(1);
     MAPPED.mmap.sub(size);
     true
+}
+
+/// Says that the page is the last one of its heap.
+///
+/// # Safety
+/// The page is covered and the caller's.
+unsafe fn describe_end(page: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { *page_map::desc(page) = PageDesc { state: PageState::HeapEnd, ..PageDesc::INSIDE } };
 }
