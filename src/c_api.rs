@@ -2,17 +2,25 @@
 //! mallopt(3), malloc_trim(3) and glibc's `malloc/malloc.c` describe them. A library that
 //! exports them only forwards here.
 //!
-//! Calling any of the allocating functions says that Arenite is the process's malloc: only then
-//! may the main arena go on moving the break in a multi-threaded process.
+//! Exporting them does not make Arenite the process's malloc: a library may also be opened by
+//! dlopen(3). Who knows that it is calls [`set_process_malloc`]; only then may the main arena go
+//! on moving the break in a multi-threaded process.
 
 use crate::check::Misuse;
-use crate::config::{self, MMAP_THRESHOLD_MAX};
+use crate::config::{self, MMAP_THRESHOLD_MAX, PERTURB};
 use crate::malloc::{self, or_enomem};
 use crate::os::{self, PAGE};
 use crate::size_class::MAX_SMALL;
+use crate::thread;
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::sync::atomic::Ordering::Relaxed;
+
+/// Says that the C functions of the process are these, so that nothing but the program's own
+/// calls of sbrk(2) moves the break.
+pub fn set_process_malloc() {
+    config::set_process_malloc();
+}
 
 /// malloc(3).
 #[inline(always)]
@@ -23,8 +31,18 @@ pub fn malloc(bytes: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 fn malloc_slow(bytes: usize) -> *mut u8 {
-    config::set_process_malloc();
-    or_enomem(malloc::malloc_slow(bytes))
+    served(malloc::malloc_slow(bytes), bytes)
+}
+
+/// What a slow path hands out: `errno` is set for null, and a new block is filled if
+/// `M_PERTURB` asks for that.
+fn served(block: *mut u8, bytes: usize) -> *mut u8 {
+    let perturb = PERTURB.load(Relaxed);
+    if perturb != 0 && !block.is_null() {
+        // SAFETY: the block holds so many bytes.
+        unsafe { block.write_bytes(!perturb, bytes) };
+    }
+    or_enomem(block)
 }
 
 /// free(3). Keeps `errno`.
@@ -34,7 +52,23 @@ fn malloc_slow(bytes: usize) -> *mut u8 {
 #[inline(always)]
 pub unsafe fn free(block: *mut c_void) {
     // SAFETY: the caller's contract.
-    unsafe { malloc::free(block.cast()) }
+    unsafe { malloc::free_or(block.cast(), |block| free_slow(block)) }
+}
+
+/// # Safety
+/// As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(block: *mut u8) {
+    let perturb = PERTURB.load(Relaxed);
+    // SAFETY: the caller's contract; the size ends the process unless the block is in use.
+    unsafe {
+        if perturb != 0 && !block.is_null() {
+            let bytes = malloc::usable_size(block, Misuse::InvalidFree);
+            block.write_bytes(perturb, bytes);
+        }
+        malloc::free_slow(block);
+    }
 }
 
 /// calloc(3).
@@ -43,7 +77,6 @@ pub fn calloc(count: usize, size: usize) -> *mut c_void {
         return or_enomem(ptr::null_mut()).cast();
     };
     if bytes > MAX_SMALL {
-        config::set_process_malloc();
         return or_enomem(malloc::calloc(bytes)).cast();
     }
     let block = malloc(bytes);
@@ -86,8 +119,7 @@ pub unsafe fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mu
 }
 
 fn aligned(align: usize, bytes: usize) -> *mut c_void {
-    config::set_process_malloc();
-    or_enomem(malloc::malloc_aligned(bytes, align)).cast()
+    served(malloc::malloc_aligned(bytes, align), bytes).cast()
 }
 
 /// posix_memalign(3): 0, EINVAL or ENOMEM; leaves `errno` alone, and `*place` on an error.
@@ -98,9 +130,8 @@ pub unsafe fn posix_memalign(place: *mut *mut c_void, align: usize, bytes: usize
     if !align.is_power_of_two() || !align.is_multiple_of(size_of::<*mut c_void>()) {
         return libc::EINVAL;
     }
-    config::set_process_malloc();
     let saved = os::errno();
-    let block = malloc::malloc_aligned(bytes, align);
+    let block = served(malloc::malloc_aligned(bytes, align), bytes);
     os::set_errno(saved);
     if block.is_null() {
         return libc::ENOMEM;
@@ -160,12 +191,14 @@ pub fn malloc_trim(pad: usize) -> c_int {
     c_int::from(malloc::trim(pad) > 0)
 }
 
-/// mallopt(3): 1 when the parameter is known and the value allowed. `M_MMAP_MAX`,
-/// `M_PERTURB`, `M_CHECK_ACTION` and `M_ARENA_TEST` are accepted and change nothing.
+/// mallopt(3): 1 when the parameter is known and the value allowed. `M_MMAP_MAX`, `M_MXFAST`,
+/// `M_CHECK_ACTION` and `M_ARENA_TEST` are accepted and change nothing. `M_PERTURB` takes effect
+/// for the calling thread and for threads that start later.
 pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
     const M_TRIM_THRESHOLD: c_int = -1;
     const M_TOP_PAD: c_int = -2;
     const M_MMAP_THRESHOLD: c_int = -3;
+    const M_PERTURB: c_int = -6;
     const M_ARENA_MAX: c_int = -8;
     const M_MXFAST: c_int = 1;
     // glibc takes the value as a size_t: -1 means "never".
@@ -177,8 +210,12 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
             config::MMAP_THRESHOLD.store(amount.max(MAX_SMALL + PAGE), Relaxed);
         }
         M_ARENA_MAX if value > 0 => config::ARENA_MAX.store(amount, Relaxed),
+        M_PERTURB => {
+            PERTURB.store(value as u8, Relaxed);
+            thread::drop_cache();
+        }
         M_MXFAST if (0..=160).contains(&value) => return 1,
-        -7..=-4 => return 1,
+        -7 | -5 | -4 => return 1,
         _ => return 0,
     }
     if (M_MMAP_THRESHOLD..=M_TRIM_THRESHOLD).contains(&parameter) {

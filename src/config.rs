@@ -2,7 +2,7 @@
 
 use crate::os;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
 
 /// First growth of the break, in bytes: 132 KiB, as glibc's (`top_pad` 128 KiB and a page).
 pub const FIRST_BRK: usize = 0x21000;
@@ -27,8 +27,11 @@ pub const MMAP_THRESHOLD_MAX: usize = 32 * 1024 * 1024;
 /// Settable ceiling of the number of arenas; 0: from the CPUs.
 pub static ARENA_MAX: AtomicUsize = AtomicUsize::new(0);
 
-/// Byte with which blocks are filled when they are given out (complemented) and freed; 0: off
-/// (mallopt(3), M_PERTURB). Kept for `mallopt`; see ARCHITECTURE.md for what honours it.
+/// Byte with which the C functions fill blocks that they take back, and whose complement they
+/// fill those with that they give out; 0: off (mallopt(3), M_PERTURB). Threads that start, or
+/// make the setting, while it is not 0 do without a cache, so that every call is a slow one.
+pub static PERTURB: AtomicU8 = AtomicU8::new(0);
+
 static CPUS: AtomicU32 = AtomicU32::new(0);
 
 static PROCESS_MALLOC: AtomicBool = AtomicBool::new(false);

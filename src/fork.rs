@@ -8,14 +8,36 @@
 //!    and frees to it pile up on its remote list;
 //! 2. all other arenas go on; what their remote lists and depots hold is theirs;
 //! 3. the caches of the threads that do not exist here are emptied and parked.
+//!
+//! A signal handler may fork while its thread is inside the allocator. In the child the thread
+//! goes on from there when the handler returns: locks that it holds stay its own, its cache is
+//! not touched, and where it was about to lock an arena that is closed now, it finds so.
 
 use crate::arena::ARENAS;
+use crate::heap;
 use crate::os;
-use crate::tcache::{State, Tcache};
-use crate::tls;
+use crate::tcache::Tcache;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 
-/// Asks libc to call [`child`] in every child. Called once.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+/// At the program's start, before its own code: pthread_atfork(3) allocates while it holds the
+/// lock of the list of handlers, and a program's own call of it may be the first to allocate.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = {
+    extern "C" fn at_start() {
+        register();
+    }
+    at_start
+};
+
+/// Asks libc to call [`child`] in every child, once.
 pub fn register() {
+    if REGISTERED.swap(true, Relaxed) {
+        return;
+    }
     unsafe extern "C" {
         fn pthread_atfork(
             prepare: Option<unsafe extern "C" fn()>,
@@ -28,21 +50,24 @@ pub fn register() {
 }
 
 unsafe extern "C" fn child() {
-    let own = tls::get();
     let thread = os::thread_number();
     for arena in ARENAS.iter() {
         // SAFETY: this is the child, with one thread.
         unsafe { arena.after_fork(thread) };
     }
-    for tcache in Tcache::all() {
-        if !core::ptr::eq(tcache, own) {
-            // SAFETY: as above; the cache's thread does not exist here.
-            unsafe { tcache.recover() };
-        }
+    if !os::is_single_threaded() {
+        heap::brk::after_fork();
     }
-    // SAFETY: the word always points at a cache.
-    let own = unsafe { &*own };
-    if own.state() == State::Live {
-        own.resume_after_fork();
+    // The thread's own cache is told by its number, not by the thread's word: a signal handler
+    // may have forked while the thread was about to set that.
+    for tcache in Tcache::all() {
+        // SAFETY: as above; a cache that is not this thread's has none here.
+        unsafe {
+            if tcache.is_of(thread) {
+                tcache.resume_after_fork();
+            } else {
+                tcache.recover();
+            }
+        }
     }
 }

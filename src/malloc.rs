@@ -178,6 +178,16 @@ fn take_large(bytes: usize, align: usize) -> Option<(usize, bool)> {
 /// process.)
 #[inline(always)]
 pub unsafe fn free(block: *mut u8) {
+    // SAFETY: the caller's contract.
+    unsafe { free_or(block, |block| free_slow(block)) }
+}
+
+/// As [`free`], with the caller's own way out of the fast path.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(always)]
+pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
     // SAFETY: the word always points at a cache; window entries are offsets of bins; a block
     // that passes the checks is one in use, of a small class of the main arena, which is the
     // thread's; its bin has room.
@@ -193,7 +203,7 @@ pub unsafe fn free(block: *mut u8) {
                 return Tcache::push(bin, block.cast());
             }
         }
-        free_slow(block);
+        slow(block);
     }
 }
 
@@ -450,7 +460,10 @@ pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
                 return block;
             }
         } else if owner.kind() == KIND_LARGE {
-            if resize_large(block.addr(), owner, bytes, old) {
+            // Pages that serve a small request at the start of a program stay, as a block of a
+            // class does.
+            let stays = bytes <= MAX_SMALL && bytes <= old && old - bytes < PAGE.max(old / 2);
+            if stays || resize_large(block.addr(), owner, bytes, old) {
                 return block;
             }
         } else if is_huge(bytes) {

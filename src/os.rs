@@ -195,6 +195,13 @@ pub unsafe fn sbrk(increment: isize) -> *mut u8 {
     })
 }
 
+/// Where the kernel takes the break to be, which libc keeps a copy of.
+pub fn kernel_break() -> usize {
+    count(&KERNEL_CALLS.brk);
+    // SAFETY: an address of 0 only asks (brk(2), "C library/kernel differences").
+    unsafe { libc::syscall(libc::SYS_brk, 0) as usize }
+}
+
 /// Sleeps while `*word == seen`; may return early.
 pub fn futex_wait(word: &AtomicU32, seen: u32) {
     count(&KERNEL_CALLS.futex_wait);

@@ -33,8 +33,9 @@ const GRANULES: usize = REGION_BYTES / GRANULE;
 const PAGES: usize = REGION_BYTES / PAGE;
 /// Regions that page ids can name: 4 TiB of heaps and huge blocks.
 const MAX_REGIONS: usize = 1 << 16;
-/// Regions in .bss, so that a small process maps nothing for its page map.
-const STATIC_REGIONS: usize = 2;
+/// Regions in .bss, so that a small process maps nothing for its page map: the break's, which may
+/// lie in two, and those of the first large blocks, which the kernel may move.
+const STATIC_REGIONS: usize = 4;
 
 /// Number of arenas that entries can name.
 pub const MAX_ARENAS: usize = 1 << (16 - KIND_BITS);

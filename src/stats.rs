@@ -258,6 +258,7 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
     put(b"<malloc version=\"1\">\n");
     for arena in ARENAS.iter() {
         let Some(held) = arena.lock_open() else { continue };
+        let (system, peak) = (held.heap_bytes as u64, held.peak_heap_bytes as u64);
         let (top, free, chunks) = {
             let mut chunks = 0u64;
             // SAFETY: the lock is held.
@@ -288,6 +289,10 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
         line.str("<total type=\"rest\" count=\"").number(chunks);
         line.str("\" size=\"").number(free as u64).str("\"/>\n");
         line.str("<total type=\"top\" count=\"1\" size=\"").number(top as u64).str("\"/>\n");
+        line.str("<system type=\"current\" size=\"").number(system).str("\"/>\n");
+        line.str("<system type=\"max\" size=\"").number(peak).str("\"/>\n");
+        line.str("<aspace type=\"total\" size=\"").number(system).str("\"/>\n");
+        line.str("<aspace type=\"mprotect\" size=\"").number(system).str("\"/>\n");
         line.str("</heap>\n");
         put(line.as_bytes());
     }

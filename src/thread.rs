@@ -1,5 +1,6 @@
 //! Start and end of a thread, and of the process's use of the allocator.
 
+use crate::config;
 use crate::fork;
 use crate::tcache::{self, State, Tcache};
 use crate::tls;
@@ -25,6 +26,9 @@ pub fn start() -> *mut Tcache {
     match unsafe { (*now).state() } {
         State::Live => return now,
         State::Ended => return core::ptr::null_mut(),
+        State::Empty | State::Parked if config::PERTURB.load(Relaxed) != 0 => {
+            return core::ptr::null_mut();
+        }
         State::Empty | State::Parked => {}
     }
     let tcache = Tcache::open();
@@ -41,6 +45,19 @@ pub fn start() -> *mut Tcache {
         unsafe { libc::pthread_setspecific(key, tcache.cast()) };
     }
     tcache
+}
+
+/// Takes the calling thread's cache away; its next slow path may get one again.
+pub fn drop_cache() {
+    let tcache = tls::get();
+    // SAFETY: the word always points at a cache; a live one is this thread's, and the word
+    // leaves it before it is given up.
+    unsafe {
+        if (*tcache).state() == State::Live {
+            tls::set((&raw const tcache::EMPTY).cast_mut());
+            Tcache::end(tcache);
+        }
+    }
 }
 
 fn key() -> u32 {

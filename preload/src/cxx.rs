@@ -43,13 +43,13 @@ extern "C" fn allocate(bytes: usize, _: usize) -> *mut c_void {
     c_api::malloc(bytes)
 }
 
-/// The way of an operator new that found no memory: calls the new-handler and tries again until
-/// there is memory or no handler is left, then throws or returns null.
+/// The way of a throwing operator new that found no memory: calls the new-handler and tries
+/// again until there is memory or no handler is left, then throws.
 ///
 /// In assembly because handler and thrower unwind through these frames, which Rust's own can
 /// not let pass when panics abort; and so that the frames have unwind information.
 macro_rules! retry {
-    ($name:ident, $allocate:ident, $last:literal $(, $throw:ident)?) => {
+    ($name:ident, $allocate:ident) => {
         #[cfg(target_arch = "x86_64")]
         #[unsafe(naked)]
         unsafe extern "C" fn $name(bytes: usize, align: usize) -> *mut c_void {
@@ -76,7 +76,7 @@ macro_rules! retry {
                 "je 2b",
                 "jmp 4f",
                 "3:",
-                $last,
+                "call {throw}",
                 "4: add rsp, 8",
                 ".cfi_adjust_cfa_offset -8",
                 "pop rbp",
@@ -87,15 +87,15 @@ macro_rules! retry {
                 ".cfi_endproc",
                 handler = sym new_handler,
                 allocate = sym $allocate,
-                $($throw = sym $throw,)?
+                throw = sym throw,
             )
         }
 
-        /// Without the assembly, memory that is out ends the process or gives null at once.
+        /// Without the assembly, memory that is out ends the process.
         #[cfg(not(target_arch = "x86_64"))]
         unsafe extern "C" fn $name(bytes: usize, align: usize) -> *mut c_void {
             let block = $allocate(bytes, align);
-            if block.is_null() && !$last.is_empty() {
+            if block.is_null() {
                 // SAFETY: no precondition.
                 unsafe { libc::abort() }
             }
@@ -121,10 +121,42 @@ unsafe extern "C" fn throw() {
     )
 }
 
-retry!(retry_or_null, allocate, "");
-retry!(retry_aligned_or_null, allocate_aligned, "");
-retry!(retry_or_throw, allocate, "call {throw}", throw);
-retry!(retry_aligned_or_throw, allocate_aligned, "call {throw}", throw);
+retry!(retry_or_throw, allocate);
+retry!(retry_aligned_or_throw, allocate_aligned);
+
+/// The way of a nothrow operator new that found no memory: the C++ runtime's own operator of
+/// this name, which calls the throwing form and returns null for whatever that throws. Null
+/// without a runtime.
+macro_rules! retry_nothrow {
+    ($($name:ident($($align:ident)?) = $symbol:literal;)*) => {$(
+        unsafe extern "C" fn $name(bytes: usize, _align: usize) -> *mut c_void {
+            // SAFETY: the name is a C string; an operator of this name has this type, and
+            // throws nothing.
+            unsafe {
+                let next = libc::dlsym(libc::RTLD_NEXT, $symbol.as_ptr());
+                if next.is_null() {
+                    return next;
+                }
+                type Operator = unsafe extern "C" fn(
+                    usize $(, retry_nothrow!(@type $align))?, *const u8
+                ) -> *mut c_void;
+                let next: Operator = core::mem::transmute(next);
+                // The nothrow_t is an empty object; only its type counts.
+                let nothrow = 0u8;
+                next(bytes $(, retry_nothrow!(@value $align _align))?, &raw const nothrow)
+            }
+        }
+    )*};
+    (@type $align:ident) => { usize };
+    (@value $align:ident $value:ident) => { $value };
+}
+
+retry_nothrow! {
+    retry_new() = c"_ZnwmRKSt9nothrow_t";
+    retry_new_array() = c"_ZnamRKSt9nothrow_t";
+    retry_aligned_new(align) = c"_ZnwmSt11align_val_tRKSt9nothrow_t";
+    retry_aligned_new_array(align) = c"_ZnamSt11align_val_tRKSt9nothrow_t";
+}
 
 macro_rules! new {
     ($($name:ident($($align:ident)?) = $allocate:ident or $retry:ident;)*) => {$(
@@ -153,10 +185,10 @@ new! {
     _Znam() = allocate or retry_or_throw;
     _ZnwmSt11align_val_t(align) = allocate_aligned or retry_aligned_or_throw;
     _ZnamSt11align_val_t(align) = allocate_aligned or retry_aligned_or_throw;
-    _ZnwmRKSt9nothrow_t() = allocate or retry_or_null;
-    _ZnamRKSt9nothrow_t() = allocate or retry_or_null;
-    _ZnwmSt11align_val_tRKSt9nothrow_t(align) = allocate_aligned or retry_aligned_or_null;
-    _ZnamSt11align_val_tRKSt9nothrow_t(align) = allocate_aligned or retry_aligned_or_null;
+    _ZnwmRKSt9nothrow_t() = allocate or retry_new;
+    _ZnamRKSt9nothrow_t() = allocate or retry_new_array;
+    _ZnwmSt11align_val_tRKSt9nothrow_t(align) = allocate_aligned or retry_aligned_new;
+    _ZnamSt11align_val_tRKSt9nothrow_t(align) = allocate_aligned or retry_aligned_new_array;
 }
 
 macro_rules! delete {

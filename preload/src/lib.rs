@@ -18,6 +18,30 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 #[link(name = "c")]
 unsafe extern "C" {}
 
+/// Whether this library's `malloc` is the process's: it was preloaded, or the program is linked
+/// with it. One that dlopen(3) brought stands beside another malloc.
+fn is_process_malloc() -> bool {
+    unsafe extern "C" {
+        // Where the library's own code begins and ends; the linker defines them.
+        static __ehdr_start: u8;
+        static etext: u8;
+    }
+    // Through the dynamic symbol table, like any caller's.
+    let malloc = libc::malloc as *const () as usize;
+    ((&raw const __ehdr_start).addr()..(&raw const etext).addr()).contains(&malloc)
+}
+
+/// Runs when the library is loaded.
+extern "C" fn at_start() {
+    if is_process_malloc() {
+        arenite_core::c_api::set_process_malloc();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = at_start;
+
 /// Runs at the normal end of the process, after the handlers of atexit(3).
 extern "C" fn at_exit() {
     arenite_core::stats::write_report_if_asked();

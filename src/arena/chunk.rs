@@ -174,20 +174,27 @@ impl Bins {
 /// # Safety
 /// `start` lies in a heap of the arena whose lock is held.
 pub unsafe fn free_before(start: usize) -> Option<usize> {
-    // SAFETY: the first page's descriptor is covered; the one before it is asked for by
-    // `try_desc`. A page that is not of this heap is never `Free` or `FreeEnd`: the last page of
-    // an mmap'd heap is `HeapEnd`, and the break's neighbours are no heap.
+    // SAFETY: the first page's descriptor is covered.
+    let first = unsafe { (*page_map::desc(start)).flags & CHUNK_FIRST != 0 };
+    // SAFETY: the caller's contract.
+    if first { None } else { unsafe { free_ending_at(start) } }
+}
+
+/// The free chunk whose last byte is the one before `end`: its first page.
+///
+/// # Safety
+/// The memory before `end`, if it is a heap's, is one of the arena whose lock is held.
+pub unsafe fn free_ending_at(end: usize) -> Option<usize> {
+    let last = page_map::try_desc(end - PAGE);
+    if last.is_null() {
+        return None;
+    }
+    // SAFETY: covered. A page that is not of this heap is never `Free` or `FreeEnd`: the last
+    // page of an mmap'd heap is `HeapEnd`, and the break's neighbours are no heap.
     unsafe {
-        if (*page_map::desc(start)).flags & CHUNK_FIRST != 0 {
-            return None;
-        }
-        let before = page_map::try_desc(start - PAGE);
-        if before.is_null() {
-            return None;
-        }
-        match (*before).state {
-            PageState::Free => Some(start - PAGE),
-            PageState::FreeEnd => Some(start - (*before).pages as usize * PAGE),
+        match (*last).state {
+            PageState::Free => Some(end - PAGE),
+            PageState::FreeEnd => Some(end - (*last).pages as usize * PAGE),
             _ => None,
         }
     }

@@ -42,7 +42,13 @@ pub struct Inner {
     pub bins: Bins,
     /// The newest heap, with the top chunk.
     pub heap: Heap,
+    /// The break's heap, when the main arena went on in a mapped one.
+    left_brk: Heap,
     classes: [ClassState; CLASSES],
+    /// Bytes of the arena's heaps.
+    pub heap_bytes: usize,
+    /// The most they were.
+    pub peak_heap_bytes: usize,
     /// Large blocks in use, or on their way back.
     pub large_blocks: usize,
     /// Their bytes.
@@ -55,7 +61,10 @@ impl Inner {
             id,
             bins: Bins::new(),
             heap: Heap::NONE,
+            left_brk: Heap::NONE,
             classes: [ClassState::NEW; CLASSES],
+            heap_bytes: 0,
+            peak_heap_bytes: 0,
             large_blocks: 0,
             large_bytes: 0,
         }
@@ -97,6 +106,15 @@ pub struct Guard<'a> {
     arena: &'a Arena,
     /// Whether another thread held the lock first.
     pub waited: bool,
+}
+
+impl<'a> Guard<'a> {
+    /// The guard, unless the arena was closed while the thread was on its way to the lock: a
+    /// signal handler forked meanwhile, and this is the child, in which the holder that the
+    /// thread waited for does not exist.
+    fn if_open(self) -> Option<Guard<'a>> {
+        if self.arena.attach.is_closed() { None } else { Some(self) }
+    }
 }
 
 impl Deref for Guard<'_> {
@@ -141,9 +159,13 @@ impl Arena {
         self.id
     }
 
-    /// Takes the lock. `None` only when the calling thread holds it already: it is a signal
-    /// handler that interrupted the allocator, and must do without this arena.
-    pub fn lock(&self) -> Option<Guard<'_>> {
+    /// Takes the lock of an arena that is in use. `None` when it is closed, or when the calling
+    /// thread holds the lock already: it then is a signal handler that interrupted the allocator,
+    /// and must do without this arena.
+    pub fn lock_open(&self) -> Option<Guard<'_>> {
+        if self.attach.is_closed() {
+            return None;
+        }
         invariant(
             !cfg!(debug_assertions)
                 || ARENAS.iter().all(|other| {
@@ -151,14 +173,15 @@ impl Arena {
                 }),
             "a thread waits for an arena's lock while it holds another's",
         );
-        match self.lock.lock(os::thread_number()) {
-            Locked::AtOnce => Some(Guard { arena: self, waited: false }),
+        let waited = match self.lock.lock(os::thread_number()) {
+            Locked::AtOnce => false,
             Locked::AfterWait => {
                 self.lock_waits.fetch_add(1, Relaxed);
-                Some(Guard { arena: self, waited: true })
+                true
             }
-            Locked::HeldByCaller => None,
-        }
+            Locked::HeldByCaller => return None,
+        };
+        Guard { arena: self, waited }.if_open()
     }
 
     /// Takes the lock if it is free and the arena in use.
@@ -166,12 +189,7 @@ impl Arena {
         if self.attach.is_closed() || !self.lock.try_lock(os::thread_number()) {
             return None;
         }
-        Some(Guard { arena: self, waited: false })
-    }
-
-    /// Takes the lock of an arena that is in use.
-    pub fn lock_open(&self) -> Option<Guard<'_>> {
-        if self.attach.is_closed() { None } else { self.lock() }
+        Guard { arena: self, waited: false }.if_open()
     }
 
     /// The attach word.
@@ -195,6 +213,17 @@ impl Arena {
             self.remote_bytes.store(0, Relaxed);
             // SAFETY: the list was taken whole, and its blocks are this arena's.
             unsafe { held.give_blocks(head, usize::MAX) };
+        }
+    }
+
+    /// Counts the calling thread in again after [`Arena::after_fork`], whether it holds the lock
+    /// or not.
+    ///
+    /// # Safety
+    /// Called in the child, where the calling thread is the only one.
+    pub unsafe fn join_again(&self) {
+        if self.attach.attach() {
+            self.remote.adopt();
         }
     }
 

@@ -123,9 +123,16 @@ impl Inner {
     #[cold]
     unsafe fn grow(&mut self, bytes: usize) -> bool {
         if self.id == 0 {
+            let end = self.heap.end;
             match brk::grow(&mut self.heap, bytes) {
-                brk::Grown::Longer => return true,
+                brk::Grown::Longer => {
+                    // The program may have lowered the break in between.
+                    self.heap_bytes -= end.saturating_sub(self.heap.end);
+                    self.add_heap_bytes(self.heap.end.saturating_sub(end));
+                    return true;
+                }
                 brk::Grown::Elsewhere(heap) => {
+                    self.add_heap_bytes(heap.end - heap.base);
                     if page_map::window_base() == page_map::NO_WINDOW {
                         page_map::place_window(heap.base & !(GRANULE - 1));
                     }
@@ -139,6 +146,7 @@ impl Inner {
         let Some(heap) = mmap::new_heap(bytes, self.id) else {
             return false;
         };
+        self.add_heap_bytes(heap.end + PAGE - heap.base);
         if self.id == 0 && page_map::window_base() == page_map::NO_WINDOW {
             // Later heaps come below this one: the kernel maps from the top down.
             let below = (page_map::WINDOW_PAGES - mmap::HEAP_BYTES / PAGE) * PAGE;
@@ -149,9 +157,25 @@ impl Inner {
         true
     }
 
+    fn add_heap_bytes(&mut self, bytes: usize) {
+        self.heap_bytes += bytes;
+        self.peak_heap_bytes = self.peak_heap_bytes.max(self.heap_bytes);
+    }
+
+    /// Takes note of the bytes that a trim of the top gave back; returns them.
+    fn trimmed(&mut self, bytes: usize) -> usize {
+        if self.heap.source == Source::Brk {
+            self.heap_bytes -= bytes;
+        }
+        bytes
+    }
+
     /// Goes on in a new heap; what is left of the old top becomes a free chunk.
     unsafe fn replace_heap(&mut self, new: Heap) {
         let old = core::mem::replace(&mut self.heap, new);
+        if old.source == Source::Brk {
+            self.left_brk = Heap { ..old };
+        }
         if old.source == Source::None || old.top == old.end {
             return;
         }
@@ -159,6 +183,36 @@ impl Inner {
         let zero = if old.top >= old.zero_from { CHUNK_ZERO } else { 0 };
         // SAFETY: the rest of the top is in no chunk; below it no chunk is free.
         unsafe { self.bins.insert(old.top, (old.end - old.top) / PAGE, self.id, first | zero) };
+    }
+
+    /// Unmaps the newest heap if it is a mapped one of which nothing is in use. The main arena
+    /// goes back to the break. Returns the bytes given back.
+    unsafe fn leave_empty_heap(&mut self) -> usize {
+        let Heap { source, base, top, end, .. } = self.heap;
+        // SAFETY: the lock is held; the heap's only chunk is its top. A free chunk that ends at
+        // the break's heap's end is one of these bins.
+        unsafe {
+            if source != Source::Mmap
+                || top != base
+                || !mmap::release(base, (end - base) / PAGE, self.id)
+            {
+                return 0;
+            }
+            self.heap_bytes -= end - base + PAGE;
+            self.heap = core::mem::replace(&mut self.left_brk, Heap::NONE);
+            if self.heap.source == Source::Brk {
+                self.heap.top = self.heap.end;
+                self.heap.zero_from = self.heap.end;
+                if let Some(start) = chunk::free_ending_at(self.heap.end) {
+                    let (_, flags) = self.bins.remove(start);
+                    self.heap.top = start;
+                    if flags & CHUNK_ZERO != 0 {
+                        self.heap.zero_from = start;
+                    }
+                }
+            }
+        }
+        end - base + PAGE
     }
 
     /// Gives a run back: coalesces it with free neighbours, into the top chunk where it touches
@@ -187,7 +241,11 @@ impl Inner {
             if end == self.heap.top {
                 *page_map::desc(from) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
                 self.heap.lower_top(from);
-                self.heap.trim_by_thresholds();
+                if self.heap.is_worth_trimming() && self.leave_empty_heap() > 0 {
+                    return;
+                }
+                let bytes = self.heap.trim_by_thresholds();
+                self.trimmed(bytes);
                 return;
             }
             if chunk::is_free(end) {
@@ -200,6 +258,7 @@ impl Inner {
                 && (*page_map::desc(after)).state == PageState::HeapEnd
                 && mmap::release(from, size, self.id)
             {
+                self.heap_bytes -= (size + 1) * PAGE;
                 return;
             }
             let zero = if zero { CHUNK_ZERO } else { 0 };
@@ -251,7 +310,10 @@ impl Inner {
     /// # Safety
     /// The arena's lock is held.
     pub unsafe fn purge(&mut self, pad: usize) -> usize {
-        let mut freed = self.heap.trim(1, pad);
+        // SAFETY: the lock is held.
+        let left = unsafe { self.leave_empty_heap() };
+        let freed = self.heap.trim(1, pad);
+        let mut freed = left + self.trimmed(freed);
         // SAFETY: the lock is held; free chunks are in use by nobody. Setting the flag does not
         // change the lists.
         unsafe {

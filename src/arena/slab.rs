@@ -310,6 +310,7 @@ impl Inner {
             if self.id == 0 {
                 page_map::set_window(start, bytes, 0);
             }
+            clear_marks(slab, start);
             page_map::set_owner(start, bytes, Owner::new(self.id, KIND_LARGE));
             *page_map::desc(start + PAGE) = PageDesc::INSIDE;
             let mut offset = GRANULE;
@@ -342,6 +343,23 @@ impl Inner {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Takes the marks of free blocks out of a slab that becomes ordinary memory: a program may copy
+/// what it finds in a fresh block to the start of another one, which must not look free then.
+unsafe fn clear_marks(slab: *mut Slab, start: usize) {
+    // SAFETY: no block of the slab is in use; carved blocks, and the one that the rest behind
+    // the last looks like, lie in the slab.
+    unsafe {
+        let class = usize::from((*slab).class);
+        let size = size_class::size(class);
+        let carved = usize::from((*slab).carved.load(Relaxed));
+        let bytes = size_class::slab_bytes(class);
+        let rest = carved * size < bytes && (carved + 1) * size > bytes;
+        for index in 0..carved + usize::from(rest) {
+            Block::set_mark(core::ptr::with_exposed_provenance_mut(start + index * size), 0);
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::size_class::GRANULE;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// The break was lowered below memory in use, or memory it gave could not be entered in the
-/// page map: it is not to be moved any more.
+/// The break was lowered below memory in use, memory it gave could not be entered in the page
+/// map, or the kernel has a wrong idea of it: it is not to be moved any more.
 static UNUSABLE: AtomicBool = AtomicBool::new(false);
 
 /// What became of a request to grow.
@@ -30,6 +30,19 @@ pub enum Grown {
     Elsewhere(Heap),
     /// The break can not be used.
     No,
+}
+
+/// Looks whether the break can still be moved, in the child of a process with several threads.
+///
+/// Linux copies the number that says where the break is before it locks the address space that
+/// it copies next (kernel/fork.c, `dup_mm`). Another thread may move the break in between: the
+/// child's number then is not where its memory ends, and a later brk(2) that seems to succeed
+/// may map nothing (mm/mmap.c, `brk`: below the old break there is nothing to do).
+pub fn after_fork() {
+    // SAFETY: reading the break has no precondition.
+    if os::kernel_break() != unsafe { os::sbrk(0) }.addr() {
+        UNUSABLE.store(true, Relaxed);
+    }
 }
 
 /// Makes room for `bytes` at the break.

@@ -149,8 +149,8 @@ impl Heap {
         }
     }
 
-    /// Trims by the thresholds in force.
-    pub fn trim_by_thresholds(&mut self) -> usize {
+    /// Whether the top chunk holds more than the thresholds in force allow.
+    pub fn is_worth_trimming(&self) -> bool {
         // A free that leaves the top below the threshold must cost nothing, and the top of an
         // mmap'd heap is large from the start: what counts there is the dirty part.
         let held = match self.source {
@@ -158,10 +158,15 @@ impl Heap {
             _ => self.end - self.top,
         };
         let threshold = config::TRIM_THRESHOLD.load(Relaxed);
-        if held < threshold.saturating_add(config::TOP_PAD.load(Relaxed)) {
+        held >= threshold.saturating_add(config::TOP_PAD.load(Relaxed))
+    }
+
+    /// Trims by the thresholds in force.
+    pub fn trim_by_thresholds(&mut self) -> usize {
+        if !self.is_worth_trimming() {
             return 0;
         }
-        self.trim(threshold, config::TOP_PAD.load(Relaxed))
+        self.trim(config::TRIM_THRESHOLD.load(Relaxed), config::TOP_PAD.load(Relaxed))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! | word | meaning | `attach` | `detach` |
 //! |---|---|---|---|
+//! | 0 | no thread attached | 1 | 0; says that nobody is left |
 //! | n | n threads attached | n + 1 | n − 1; says whether it was the last |
 //! | n + `CLOSED` | n threads, and the arena is out of use (see `fork.rs`) | refused | n − 1 |
 
@@ -42,9 +43,17 @@ impl Attach {
         false
     }
 
-    /// Counts the caller out; whether nobody is left.
+    /// Counts the caller out; whether nobody is left. A count of none stays none: in a child
+    /// after fork, a thread that was interrupted on its way in was not counted again.
     pub fn detach(&self) -> bool {
-        self.word.fetch_sub(1, AcqRel) & !CLOSED == 1
+        let mut word = self.word.load(Relaxed);
+        while word & !CLOSED != 0 {
+            match self.word.compare_exchange_weak(word, word - 1, AcqRel, Relaxed) {
+                Ok(_) => return word & !CLOSED == 1,
+                Err(now) => word = now,
+            }
+        }
+        true
     }
 
     /// Number of threads attached at this instant.

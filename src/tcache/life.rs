@@ -185,18 +185,26 @@ impl Tcache {
         }
     }
 
-    /// Counts the thread in again, in the child after fork; on another arena when its own was
-    /// closed.
-    pub fn resume_after_fork(&self) {
+    /// Counts the thread in again, in the child after fork. Nothing in the cache is touched: a
+    /// signal handler may have forked between any two instructions of the thread, which goes on
+    /// from there. A closed arena is left by the next refill.
+    ///
+    /// # Safety
+    /// Called in the child, where the calling thread is the only one; the cache is its own.
+    pub unsafe fn resume_after_fork(&self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.arena().join_again() };
+    }
+
+    /// Leaves an arena that was closed at a fork, for one that is in use.
+    #[cold]
+    pub fn leave_closed(&self) {
+        self.send_pending();
         let arena = self.arena();
-        if arena.attach().is_closed() {
-            self.send_pending();
-            // SAFETY: the cache's blocks are its arena's.
-            self.flush(|head, _| unsafe { arena.give_remotely(head) });
-            self.attach_anywhere();
-        } else if let Some(held) = arena.lock() {
-            arena.join(&held);
-        }
+        // SAFETY: the cache's blocks are its arena's.
+        self.flush(|head, _| unsafe { arena.give_remotely(head) });
+        arena.attach().detach();
+        self.attach_anywhere();
     }
 
     /// Ends a thread's cache: everything in it goes home, and it waits for another thread.
@@ -218,6 +226,11 @@ impl Tcache {
             // SAFETY: as above.
             unsafe { tcache.next_all.load(Acquire).as_ref() }
         })
+    }
+
+    /// Whether the cache is in use by the thread with this number.
+    pub fn is_of(&self, thread: usize) -> bool {
+        self.state() == State::Live && self.thread.get() == thread
     }
 
     /// Takes back what a thread had cached that does not exist any more.

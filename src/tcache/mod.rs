@@ -273,6 +273,10 @@ impl Tcache {
             return true;
         }
         self.send_pending();
+        if arena.attach().is_closed() {
+            self.leave_closed();
+        }
+        let arena = self.arena();
         let Some(mut held) = arena.lock_open() else {
             return false;
         };
@@ -310,10 +314,9 @@ impl Tcache {
         if spare.count.get() > 0 {
             let head = spare.head.get();
             let count = spare.count.get();
-            self.in_transit.set(head);
-            compiler_fence(Release);
             spare.count.set(0);
             spare.head.set(ptr::null_mut());
+            compiler_fence(Release);
             self.retire(class, Chain { head, tail: ptr::null_mut(), count });
         }
         let head = bin.head.get();
@@ -328,19 +331,18 @@ impl Tcache {
     }
 
     /// Gives a magazine away: to the depot, or to the slabs.
+    ///
+    /// It is not named in `in_transit` any more: a child must not take back what another thread
+    /// has taken from the depot already. A fork at the very instant loses it.
     fn retire(&self, class: Class, magazine: Chain) {
         let arena = self.arena();
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
         let magazine = match unsafe { arena.depot_put(class, magazine) } {
-            Ok(()) => {
-                self.in_transit.set(ptr::null_mut());
-                return;
-            }
+            Ok(()) => return,
             Err(magazine) => magazine,
         };
         match arena.lock_open() {
             Some(mut held) => {
-                self.in_transit.set(ptr::null_mut());
                 let waited = held.waited;
                 arena.drain(&mut held);
                 // SAFETY: as above; the guard holds the lock.
@@ -348,11 +350,8 @@ impl Tcache {
                 drop(held);
                 self.note_lock(waited);
             }
-            None => {
-                // SAFETY: as above.
-                unsafe { arena.give_remotely(magazine.head) };
-                self.in_transit.set(ptr::null_mut());
-            }
+            // SAFETY: as above.
+            None => unsafe { arena.give_remotely(magazine.head) },
         }
     }
 

@@ -1,0 +1,7 @@
+//! The arenite command.
+use arenite_core::Arenite;
+#[global_allocator]
+static GLOBAL: Arenite = Arenite::new();
+fn main() {
+    println!("hi");
+}

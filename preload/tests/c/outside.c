@@ -1,0 +1,196 @@
+/* Programs whose system calls and memory map the tests look at. They use no
+ * stdio between the marks, which would allocate its buffers. */
+#include "check.h"
+
+/* A write that the trace shows: `mark NAME`. */
+static void mark(const char *name) {
+    char text[64];
+    int length = snprintf(text, sizeof text, "mark %s\n", name);
+    CHECK(write(1, text, (size_t)length) == length);
+}
+
+/* 1 if the line of /proc/self/maps for the address ends in [heap]. */
+static int in_heap(const void *address) {
+    static char text[1 << 18];
+    size_t length = 0;
+    int fd = open("/proc/self/maps", O_RDONLY);
+    CHECK(fd >= 0);
+    for (;;) {
+        ssize_t got = read(fd, text + length, sizeof text - 1 - length);
+        CHECK(got >= 0);
+        if (!got)
+            break;
+        length += (size_t)got;
+    }
+    close(fd);
+    text[length] = 0;
+    for (char *line = text; line && *line;) {
+        char *end = strchr(line, '\n');
+        if (end)
+            *end = 0;
+        char *rest;
+        uintptr_t from = strtoul(line, &rest, 16);
+        uintptr_t to = strtoul(rest + 1, &rest, 16);
+        if (from <= (uintptr_t)address && (uintptr_t)address < to)
+            return strstr(rest, "[heap]") != NULL;
+        line = end ? end + 1 : NULL;
+    }
+    check_failed(__FILE__, __LINE__, "the address is not mapped at all");
+}
+
+/* The study's first program. */
+static void small(int argc, char **argv) {
+    (void)argc, (void)argv;
+    mark("begin");
+    char *a = malloc(1000);
+    mark("first");
+    char *b = malloc(1000);
+    char *c = malloc(1000);
+    mark("end");
+    memset(a, 1, 1000);
+    memset(b, 2, 1000);
+    memset(c, 3, 1000);
+    CHECK(in_heap(a) && in_heap(b) && in_heap(c));
+    CHECK(in_heap(a + 999) && in_heap(b + 999) && in_heap(c + 999));
+    free(a);
+    free(b);
+    free(c);
+    mark("freed");
+}
+
+static void nothing(int argc, char **argv) {
+    (void)argc, (void)argv;
+    mark("begin");
+    mark("end");
+}
+
+static void large(int argc, char **argv) {
+    (void)argc, (void)argv;
+    char *small_one = malloc(1000);
+    mark("begin");
+    char *p = malloc(1 << 20);
+    mark("mapped");
+    CHECK(p && !in_heap(p));
+    memset(p, 1, 1 << 20);
+    say("at", (unsigned long)p);
+    mark("before_free");
+    free(p);
+    mark("after_free");
+    char *q = malloc(1 << 20);
+    mark("again");
+    CHECK(q);
+    memset(q, 2, 1 << 20);
+    free(q);
+    free(small_one);
+    mark("end");
+}
+
+/* The study's second program: someone else moves the break as well. The bytes
+ * that sbrk returned are filled and must stay what they are, and no block may
+ * lie on them. */
+static void foreign_break(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { ROUNDS = 200, EACH = 20 };
+    static char *theirs[ROUNDS];
+    static struct { char *at; size_t size; } blocks[ROUNDS][EACH];
+    unsigned random = 5;
+    mark("begin");
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        theirs[round] = sbrk(1000);
+        CHECK(theirs[round] != (void *)-1);
+        fill(theirs[round], 1000, round);
+        for (unsigned i = 0; i < EACH; i++) {
+            size_t size = i == 0 ? 1000 : next_random(&random) % 9000;
+            blocks[round][i].size = size;
+            CHECK(blocks[round][i].at = malloc(size));
+            fill(blocks[round][i].at, size, i);
+        }
+        for (unsigned r = 0; r <= round; r++)
+            for (unsigned i = 0; i < EACH; i++) {
+                char *at = blocks[r][i].at;
+                if (at)
+                    CHECK(at + blocks[r][i].size <= theirs[round] ||
+                          theirs[round] + 1000 <= at);
+            }
+        /* Some go back, so that the top is free and might be trimmed. */
+        for (unsigned i = round % 7; i < EACH; i += 3) {
+            free(blocks[round][i].at);
+            blocks[round][i].at = NULL;
+        }
+        if (round % 50 == 49)
+            malloc_trim(0);
+    }
+    mark("end");
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        CHECK(holds(theirs[round], 1000, round));
+        for (unsigned i = 0; i < EACH; i++) {
+            char *at = blocks[round][i].at;
+            for (unsigned r = 0; at && r < ROUNDS; r++)
+                CHECK(at + blocks[round][i].size <= theirs[r] ||
+                      theirs[r] + 1000 <= at);
+            CHECK(!at || holds(at, blocks[round][i].size, i));
+            free(at);
+        }
+    }
+    for (unsigned round = 0; round < ROUNDS; round++)
+        CHECK(holds(theirs[round], 1000, round));
+}
+
+/* The study's exact sequence, for the trace: malloc, sbrk, malloc, sbrk. */
+static void study_break(int argc, char **argv) {
+    (void)argc, (void)argv;
+    mark("begin");
+    char *a = malloc(1000);
+    mark("first");
+    char *x = sbrk(1000);
+    char *b = malloc(1000);
+    char *y = sbrk(1000);
+    char *c = malloc(1000);
+    mark("end");
+    CHECK(y == x + 1000);
+    memset(x, 9, 2000);
+    fill(a, 1000, 1);
+    fill(b, 1000, 2);
+    fill(c, 1000, 3);
+    for (int i = 0; i < 2000; i++)
+        CHECK(x[i] == 9);
+    CHECK(holds(a, 1000, 1) && holds(b, 1000, 2) && holds(c, 1000, 3));
+    free(a);
+    free(b);
+    free(c);
+    malloc_trim(0);
+    for (int i = 0; i < 2000; i++)
+        CHECK(x[i] == 9);
+}
+
+/* Somebody lowers the break back to where it was before its own growth. */
+static void lowered_break(int argc, char **argv) {
+    (void)argc, (void)argv;
+    static char *blocks[3000];
+    for (unsigned i = 0; i < 3000; i++) {
+        if (i % 100 == 50) {
+            char *theirs = sbrk(50000);
+            CHECK(theirs != (void *)-1);
+            memset(theirs, 1, 50000);
+            CHECK(sbrk(-50000) == theirs + 50000);
+        }
+        CHECK(blocks[i] = malloc(700));
+        fill(blocks[i], 700, i);
+    }
+    for (unsigned i = 0; i < 3000; i++) {
+        CHECK(holds(blocks[i], 700, i));
+        free(blocks[i]);
+    }
+}
+
+static const struct mode modes[] = {
+    {"small", small},
+    {"nothing", nothing},
+    {"large", large},
+    {"foreign_break", foreign_break},
+    {"study_break", study_break},
+    {"lowered_break", lowered_break},
+    {NULL, NULL},
+};
+
+int main(int argc, char **argv) { return run_mode(modes, argc, argv); }
