@@ -248,6 +248,7 @@ fn valid_programs_are_not_accused() {
 
 #[test]
 fn stale_bytes_in_a_live_block_are_no_double_free() {
+    passes("misuse.c", &["valid_stale_marks"]);
     let outcome = passes("misuse.c", &["valid_stale_bytes"]);
     assert!(outcome.stderr.is_empty(), "{outcome}");
 }

@@ -296,11 +296,21 @@ static void interrupted_loop(unsigned seed, int until) {
         free(live[i]);
 }
 
+static timer_t timer;
+
+/* From here on no handler forks: the threads that a child would wait for do
+ * not exist in it. */
+static void stop_ticking(void) {
+    CHECK(signal(SIGUSR1, SIG_IGN) != SIG_ERR);
+    if (is_child)
+        _exit(0);
+    CHECK(!timer_delete(timer));
+}
+
 static void tick(int microseconds) {
     struct sigaction action = {.sa_handler = forks_in_handler,
                                .sa_flags = SA_RESTART};
     CHECK(!sigaction(SIGUSR1, &action, NULL));
-    timer_t timer;
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
     CHECK(!timer_create(CLOCK_MONOTONIC, &event, &timer));
     struct itimerspec times = {.it_interval = {0, microseconds * 1000L},
@@ -330,6 +340,7 @@ static void in_handler_threads(int argc, char **argv) {
         CHECK(!pthread_create(&threads[i], NULL, interrupted_thread, (void *)i));
     tick(1500);
     interrupted_loop(99, 600);
+    stop_ticking();
     for (int i = 0; i < 3; i++)
         CHECK(!pthread_join(threads[i], NULL));
 }

@@ -358,6 +358,32 @@ static void valid_stale_bytes(int argc, char **argv) {
     }
 }
 
+/* The same with what freed small blocks left in memory that then became part
+ * of a larger block. */
+static void valid_stale_marks(int argc, char **argv) {
+    (void)argc, (void)argv;
+    static void *small[20000];
+    for (size_t n = 16; n <= 1024; n *= 2) {
+        size_t count = sizeof small / sizeof *small / (n / 16);
+        for (size_t i = 0; i < count; i++)
+            CHECK(small[i] = malloc(n));
+        for (size_t i = 0; i < count; i++)
+            free(small[i]);
+        for (size_t large = 96 * KIB; large > 1000; large = large * 2 / 3) {
+            char *p = malloc(large);
+            CHECK(p);
+            for (size_t at = 0; at + 16 <= large; at += 8) {
+                char *q = malloc(16), *r = malloc(40);
+                memcpy(q, HIDE(p + at), 16);
+                memcpy(r, HIDE(p + at), 16);
+                free(q);
+                free(r);
+            }
+            free(p);
+        }
+    }
+}
+
 static const struct mode modes[] = {
     {"at_once", at_once},
     {"with_another_between", with_another_between},
@@ -385,6 +411,7 @@ static const struct mode modes[] = {
     {"usable_stack", usable_stack},
     {"valid", valid},
     {"valid_stale_bytes", valid_stale_bytes},
+    {"valid_stale_marks", valid_stale_marks},
     {NULL, NULL},
 };
 
