@@ -10,7 +10,7 @@ use crate::check::Misuse;
 use crate::config::{self, MMAP_THRESHOLD_MAX, PERTURB};
 use crate::malloc::{self, or_enomem};
 use crate::os::{self, PAGE};
-use crate::size_class::MAX_SMALL;
+use crate::size_class::{MAX_SMALL, MIN_ALIGN};
 use crate::thread;
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -34,15 +34,14 @@ fn malloc_slow(bytes: usize) -> *mut u8 {
     served(malloc::malloc_slow(bytes), bytes)
 }
 
-/// What a slow path hands out: `errno` is set for null, and a new block is filled if
-/// `M_PERTURB` asks for that.
+/// What a slow path hands out: filled if `M_PERTURB` asks for that.
 fn served(block: *mut u8, bytes: usize) -> *mut u8 {
     let perturb = PERTURB.load(Relaxed);
     if perturb != 0 && !block.is_null() {
         // SAFETY: the block holds so many bytes.
         unsafe { block.write_bytes(!perturb, bytes) };
     }
-    or_enomem(block)
+    block
 }
 
 /// free(3). Keeps `errno`.
@@ -77,7 +76,7 @@ pub fn calloc(count: usize, size: usize) -> *mut c_void {
         return or_enomem(ptr::null_mut()).cast();
     };
     if bytes > MAX_SMALL {
-        return or_enomem(malloc::calloc(bytes)).cast();
+        return malloc::calloc(bytes).cast();
     }
     let block = malloc(bytes);
     if !block.is_null() {
@@ -102,7 +101,7 @@ pub unsafe fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
             free(block);
             return ptr::null_mut();
         }
-        or_enomem(malloc::realloc(block.cast(), bytes, crate::size_class::MIN_ALIGN)).cast()
+        malloc::realloc(block.cast(), bytes, MIN_ALIGN).cast()
     }
 }
 

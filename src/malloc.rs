@@ -5,8 +5,9 @@
 
 use crate::arena::pages::is_huge;
 use crate::arena::slab::is_block;
-use crate::arena::{ARENAS, Arena};
+use crate::arena::{ARENAS, Arena, Guard};
 use crate::check::{Misuse, misuse};
+use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, PAGE};
 use crate::page_map::{
@@ -68,7 +69,7 @@ fn refill_and_take(class: Class) -> *mut u8 {
     if unsafe { (*tcache).state() } != State::Live {
         tcache = thread::start();
         if tcache.is_null() {
-            return take_directly(class);
+            return or_enomem(take_directly(class));
         }
     }
     // SAFETY: the cache is this thread's.
@@ -77,7 +78,7 @@ fn refill_and_take(class: Class) -> *mut u8 {
         return block;
     }
     if !cache.refill(class) {
-        return take_directly(class);
+        return or_enomem(take_directly(class));
     }
     // SAFETY: the offset is that of the class's bin.
     Tcache::pop(unsafe { Tcache::bin_at(tcache, bin_offset(class)) }).cast()
@@ -85,13 +86,14 @@ fn refill_and_take(class: Class) -> *mut u8 {
 
 /// Serves a class that has no slab yet from a larger one, at the start of a program.
 fn borrow_from_larger(cache: &Tcache, class: Class) -> Option<*mut u8> {
-    if cache.arena_id() != 0 {
+    if cache.arena_id() != 0 || cache.serves_itself(class) {
         return None;
     }
     if size_class::size(class) > MAX_TABLE {
         // Classes whose first slab would move the break: pages of their own.
         let mut held = ARENAS.main().lock_open()?;
         if !held.lends_pages(class) {
+            cache.set_serves_itself(class);
             return None;
         }
         // SAFETY: the lock is held.
@@ -99,44 +101,50 @@ fn borrow_from_larger(cache: &Tcache, class: Class) -> Option<*mut u8> {
         return Some(ptr::with_exposed_provenance_mut(address));
     }
     let lender = ARENAS.main().lock_open()?.lender(class);
-    (lender != 0).then(|| malloc_class(lender))
+    if lender == 0 {
+        cache.set_serves_itself(class);
+        return None;
+    }
+    Some(malloc_class(lender))
 }
 
+/// How often a thread that finds no memory tries again for what others may have freed meanwhile.
+const TRIES_WITHOUT_MEMORY: usize = 4;
+
 /// A block without a thread cache: after the thread's end, or where the thread's arena can not
-/// be entered. Any arena that can be locked serves.
+/// be entered. Any arena serves that is free at this instant, then any that can be waited for;
+/// last a mapping.
 #[cold]
 fn take_directly(class: Class) -> *mut u8 {
-    for arena in ARENAS.iter_open() {
-        let Some(mut held) = arena.lock_open() else { continue };
-        // SAFETY: the lock is held.
-        let mut got = unsafe { held.take_blocks(class, 1) };
-        let block = got.head;
-        if block.is_null() {
-            continue;
+    let arenas = || ARENAS.iter_open();
+    let patiently = || arenas().find_map(|arena| take_one(arena.lock_open()?, class));
+    arenas()
+        .find_map(|arena| take_one(arena.try_lock()?, class))
+        .or_else(patiently)
+        .or_else(|| take_one(ARENAS.choose(0).lock_open()?, class))
+        .or_else(|| {
+            // Memory is out, or others hold every lock; they look for memory as well, perhaps.
+            (0..TRIES_WITHOUT_MEMORY).find_map(|_| {
+                trim(0);
+                patiently()
+            })
+        })
+        .unwrap_or_else(|| huge::allocate(size_class::size(class), PAGE))
+}
+
+/// A block of the arena whose lock is held.
+fn take_one(mut held: Guard<'_>, class: Class) -> Option<*mut u8> {
+    // SAFETY: the lock is held; the blocks are free and this thread's; what comes with the first
+    // one goes back.
+    unsafe {
+        let got = held.take_blocks(class, 1);
+        if got.head.is_null() {
+            return None;
         }
-        // SAFETY: the block is free and this thread's; what came with it goes back.
-        unsafe {
-            got.head = Block::next(block);
-            if got.count > 1 {
-                held.give_blocks(got.head, got.count - 1);
-            }
-            Block::set_mark(block, 0);
-        }
-        return block.cast();
+        held.give_blocks(Block::next(got.head), got.count - 1);
+        Block::set_mark(got.head, 0);
+        Some(got.head.cast())
     }
-    let opened = ARENAS.choose(0);
-    if opened.id() != 0
-        && let Some(mut held) = opened.lock_open()
-    {
-        // SAFETY: the lock is held.
-        let got = unsafe { held.take_blocks(class, 1) };
-        if !got.head.is_null() {
-            // SAFETY: the block is free and this thread's.
-            unsafe { Block::set_mark(got.head, 0) };
-            return got.head.cast();
-        }
-    }
-    ptr::null_mut()
 }
 
 /// A run of pages, or a mapping of its own; and whether it is zero.
@@ -144,14 +152,29 @@ fn take_directly(class: Class) -> *mut u8 {
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
-        return (ptr::null_mut(), false);
+        return (or_enomem(ptr::null_mut()), false);
     }
     if !is_huge(bytes.saturating_add(if align > PAGE { align } else { 0 }))
         && let Some((address, zero)) = take_large(bytes, align)
     {
         return (ptr::with_exposed_provenance_mut(address), zero);
     }
-    (huge::allocate(bytes, align), true)
+    let block = huge::allocate(bytes, align);
+    if block.is_null() { find_free_large(bytes, align) } else { (block, true) }
+}
+
+/// What the kernel does not give: from free memory of any arena, or from what that gives back.
+#[cold]
+fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
+    // SAFETY: the lock is held.
+    let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align) };
+    if let Some((address, zero)) = ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?)) {
+        return (ptr::with_exposed_provenance_mut(address), zero);
+    }
+    if bytes <= MAPPED.brk.get() + MAPPED.mmap.get() && trim(0) > 0 {
+        return (or_enomem(huge::allocate(bytes, align)), true);
+    }
+    (or_enomem(ptr::null_mut()), false)
 }
 
 /// A run of pages from the thread's arena, or from any that can be locked.
@@ -165,7 +188,7 @@ fn take_large(bytes: usize, align: usize) -> Option<(usize, bool)> {
     };
     let mut held = match own.lock_open() {
         Some(held) => held,
-        None => ARENAS.iter_open().find_map(Arena::lock_open)?,
+        None => ARENAS.iter_open().find_map(Arena::try_lock)?,
     };
     // SAFETY: the lock is held.
     unsafe { held.take_large(bytes, align) }
@@ -283,11 +306,6 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
             let bin = Tcache::bin_at(tcache, bin_offset(class));
             if bin.room.get() < ROOM_UNIT {
                 (*tcache).make_room(class);
-                if (*tcache).arena_id() != owner.arena() {
-                    // The thread moved to another arena meanwhile.
-                    (*tcache).free_remote(block, owner.arena(), size_class::size(class));
-                    return;
-                }
             }
             Tcache::push(bin, block);
         } else {
@@ -319,20 +337,19 @@ unsafe fn free_large(block: *mut Block, owner: Owner) {
     let Some(arena) = ARENAS.get(owner.arena()) else { return };
     // SAFETY: covered, as the page map says; the lock is held where it must be.
     unsafe {
-        match arena.lock_open() {
-            Some(mut held) => {
-                if !held.give_large(address) {
-                    drop(held);
-                    invalid(address, Misuse::InvalidFree);
-                }
-            }
+        if !address.is_multiple_of(PAGE) || !page_map::claim_large(address) {
+            invalid(address, Misuse::InvalidFree);
+        }
+        // A thread waits for its own arena only.
+        let cache = tls::get();
+        let is_own = (*cache).state() != State::Live || (*cache).arena_id() == owner.arena();
+        match if is_own { arena.lock_open() } else { arena.try_lock() } {
+            Some(mut held) => held.give_large(address),
             None => {
-                if !is_large(address) {
-                    invalid(address, Misuse::InvalidFree);
-                }
+                let bytes = (*page_map::desc(address)).pages as usize * PAGE;
                 let mut chain = Chain::EMPTY;
                 chain.push(block);
-                arena.give_remotely(chain.head);
+                arena.send(chain, bytes);
             }
         }
     }
@@ -342,7 +359,7 @@ unsafe fn free_large(block: *mut Block, owner: Owner) {
 /// The page map says that the granule is one of runs.
 unsafe fn is_large(address: usize) -> bool {
     // SAFETY: covered.
-    address.is_multiple_of(PAGE) && unsafe { (*page_map::desc(address)).state } == PageState::Large
+    address.is_multiple_of(PAGE) && unsafe { page_map::state(address) } == PageState::Large
 }
 
 /// Ends the process: no block in use starts at `address`.
@@ -351,7 +368,10 @@ fn invalid(address: usize, kind: Misuse) -> ! {
     // SAFETY: covered where not null.
     let freed = !desc.is_null()
         && address.is_multiple_of(PAGE)
-        && unsafe { (*desc).flags & CHUNK_WAS_FREED != 0 || (*desc).state == PageState::Free };
+        && unsafe {
+            (*desc).flags & CHUNK_WAS_FREED != 0
+                || matches!(page_map::state(address), PageState::Free | PageState::Returning)
+        };
     let kind = if freed && kind == Misuse::InvalidFree { Misuse::DoubleFree } else { kind };
     misuse(kind, address, 0)
 }
@@ -401,7 +421,7 @@ pub fn malloc_aligned(bytes: usize, align: usize) -> *mut u8 {
         }
     }
     if bytes > isize::MAX as usize - align {
-        return ptr::null_mut();
+        return or_enomem(ptr::null_mut());
     }
     allocate_large(bytes.max(1), align.max(PAGE)).0
 }
@@ -474,7 +494,7 @@ pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
         }
         let new = malloc_aligned(bytes, align);
         if new.is_null() {
-            // A block that shrinks always can stay.
+            // A block that shrinks can stay.
             return if bytes <= old { block } else { new };
         }
         ptr::copy_nonoverlapping(block, new, old.min(bytes));
@@ -522,7 +542,7 @@ pub fn trim(pad: usize) -> usize {
 }
 
 /// Sets `errno` to ENOMEM for a null block.
-#[inline(always)]
+#[cold]
 pub fn or_enomem(block: *mut u8) -> *mut u8 {
     if block.is_null() {
         os::set_errno(libc::ENOMEM);

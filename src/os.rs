@@ -202,9 +202,15 @@ pub fn kernel_break() -> usize {
     unsafe { libc::syscall(libc::SYS_brk, 0) as usize }
 }
 
-/// Sleeps while `*word == seen`; may return early.
-pub fn futex_wait(word: &AtomicU32, seen: u32) {
+/// Sleeps while `*word == seen`; may return early. False when it slept for `milliseconds` and
+/// nobody woke it.
+pub fn futex_wait(word: &AtomicU32, seen: u32, milliseconds: u32) -> bool {
     count(&KERNEL_CALLS.futex_wait);
+    let mut patience: libc::timespec =
+        // SAFETY: all zeros is a valid timespec.
+        unsafe { core::mem::zeroed() };
+    patience.tv_sec = libc::time_t::from(milliseconds / 1000);
+    patience.tv_nsec = libc::c_long::from(milliseconds % 1000) * 1_000_000;
     keeping_errno(|| {
         // SAFETY: the word outlives the call. A raw system call is no cancellation point.
         unsafe {
@@ -213,10 +219,11 @@ pub fn futex_wait(word: &AtomicU32, seen: u32) {
                 word.as_ptr(),
                 libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
                 seen,
-                core::ptr::null::<libc::timespec>(),
-            )
+                &raw const patience,
+            ) == 0
+                || errno() != libc::ETIMEDOUT
         }
-    });
+    })
 }
 
 /// Wakes one thread that sleeps on `word`.

@@ -22,7 +22,7 @@ use crate::sync::publish::{Entry, RegionSlot};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
 
 const REGION_SHIFT: u32 = 26;
 const REGION_BYTES: usize = 1 << REGION_SHIFT;
@@ -93,8 +93,11 @@ pub enum PageState {
     Free,
     /// Last page of a free chunk of more than one page.
     FreeEnd,
-    /// First page of a run of pages in use by the program.
+    /// First page of a run of pages in use by the program. Whoever frees it claims it, which
+    /// makes it `Returning`: the one change of a descriptor without the arena's lock.
     Large,
+    /// First page of a run that was freed and is on its way to its arena.
+    Returning,
     /// First page of a slab. The descriptor is the head of a [`crate::arena::slab::Slab`].
     Slab,
     /// First page of a later granule of a slab; `pages` counts back to the slab's first page.
@@ -254,6 +257,36 @@ pub fn try_desc(address: usize) -> *mut PageDesc {
     } else {
         // SAFETY: covered, since the region exists.
         unsafe { desc(address) }
+    }
+}
+
+/// What the page at `address` is. For pages that another thread may claim meanwhile.
+///
+/// # Safety
+/// As for [`desc`].
+pub unsafe fn state(address: usize) -> PageState {
+    // SAFETY: covered by the caller's contract; the byte always holds a `PageState`.
+    unsafe {
+        let state = AtomicU8::from_ptr((&raw mut (*desc(address)).state).cast()).load(Relaxed);
+        core::mem::transmute::<u8, PageState>(state)
+    }
+}
+
+/// Makes a large run one that is on its way home; false when it is no large run in use. Of two
+/// threads that free one run at once, exactly one succeeds.
+///
+/// # Safety
+/// As for [`desc`].
+pub unsafe fn claim_large(address: usize) -> bool {
+    const LARGE: u8 = PageState::Large as u8;
+    const RETURNING: u8 = PageState::Returning as u8;
+    // SAFETY: covered by the caller's contract; other accesses of this byte at the same time are
+    // those of `state` and of this function.
+    unsafe {
+        let state = AtomicU8::from_ptr((&raw mut (*desc(address)).state).cast());
+        // Relaxed: the program's own synchronisation hands the block over, the arena's lock or
+        // remote list takes it on.
+        state.compare_exchange(LARGE, RETURNING, Relaxed, Relaxed).is_ok()
     }
 }
 

@@ -121,7 +121,7 @@ mod tests {
             assert!((magazine_capacity(class) as u64) << 14 <= u64::from(reciprocal));
             for offset in 0..GRANULE as u32 {
                 let product = offset.wrapping_mul(reciprocal);
-                if offset as usize % size(class) == 0 {
+                if (offset as usize).is_multiple_of(size(class)) {
                     assert!(product < 1 << 14);
                 } else {
                     assert!(product >= reciprocal);

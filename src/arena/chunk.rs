@@ -192,7 +192,7 @@ pub unsafe fn free_ending_at(end: usize) -> Option<usize> {
     // SAFETY: covered. A page that is not of this heap is never `Free` or `FreeEnd`: the last
     // page of an mmap'd heap is `HeapEnd`, and the break's neighbours are no heap.
     unsafe {
-        match (*last).state {
+        match page_map::state(end - PAGE) {
             PageState::Free => Some(end - PAGE),
             PageState::FreeEnd => Some(end - (*last).pages as usize * PAGE),
             _ => None,
@@ -205,7 +205,6 @@ pub unsafe fn free_ending_at(end: usize) -> Option<usize> {
 /// # Safety
 /// As for [`free_before`].
 pub unsafe fn is_free(address: usize) -> bool {
-    let desc = page_map::try_desc(address);
-    // SAFETY: covered where not null.
-    !desc.is_null() && unsafe { (*desc).state } == PageState::Free
+    // SAFETY: covered where the descriptor is not null.
+    !page_map::try_desc(address).is_null() && unsafe { page_map::state(address) } == PageState::Free
 }

@@ -159,9 +159,9 @@ impl Arena {
         self.id
     }
 
-    /// Takes the lock of an arena that is in use. `None` when it is closed, or when the calling
-    /// thread holds the lock already: it then is a signal handler that interrupted the allocator,
-    /// and must do without this arena.
+    /// Takes the lock of an arena that is in use. `None` when it is closed, when another thread
+    /// held it for very long, or when the calling thread holds it already: that is a signal
+    /// handler that interrupted the allocator. Every caller can do without this arena.
     pub fn lock_open(&self) -> Option<Guard<'_>> {
         if self.attach.is_closed() {
             return None;
@@ -180,6 +180,10 @@ impl Arena {
                 true
             }
             Locked::HeldByCaller => return None,
+            Locked::TimedOut => {
+                self.lock_waits.fetch_add(1, Relaxed);
+                return None;
+            }
         };
         Guard { arena: self, waited }.if_open()
     }
@@ -190,6 +194,12 @@ impl Arena {
             return None;
         }
         Guard { arena: self, waited: false }.if_open()
+    }
+
+    /// Whether the calling thread holds the lock: it is a signal handler that interrupted the
+    /// allocator.
+    pub fn is_held_by_caller(&self) -> bool {
+        self.lock.is_held_by(os::thread_number())
     }
 
     /// The attach word.
@@ -271,14 +281,14 @@ impl Arena {
         }
     }
 
-    /// Takes blocks back under the lock, or onto the remote list where the lock can not be had.
+    /// Takes blocks back under the lock, or onto the remote list where that is not free.
     ///
     /// # Safety
     /// `head` is a null-terminated list of blocks of this arena, the caller's to give.
     pub unsafe fn give(&self, head: *mut Block) {
         // SAFETY: the caller's contract.
         unsafe {
-            match self.lock_open() {
+            match self.try_lock() {
                 Some(mut held) => held.give_blocks(head, usize::MAX),
                 None => self.give_remotely(head),
             }
@@ -367,7 +377,7 @@ impl Arena {
         if head.is_null() {
             return;
         }
-        match self.lock_open() {
+        match self.try_lock() {
             // SAFETY: the list was taken whole, and its blocks are this arena's.
             Some(mut held) => unsafe { held.give_blocks(head, usize::MAX) },
             // SAFETY: as above.

@@ -2,6 +2,7 @@
 
 use super::chunk::{self, Bins};
 use super::{ARENAS, Inner};
+use crate::check::invariant;
 use crate::config;
 use crate::heap::{self, Heap, Source, brk, mmap};
 use crate::os::{self, PAGE};
@@ -255,7 +256,7 @@ impl Inner {
             }
             let after = from + size * PAGE;
             if flags & CHUNK_FIRST != 0
-                && (*page_map::desc(after)).state == PageState::HeapEnd
+                && page_map::state(after) == PageState::HeapEnd
                 && mmap::release(from, size, self.id)
             {
                 self.heap_bytes -= (size + 1) * PAGE;
@@ -347,23 +348,20 @@ impl Inner {
         }
     }
 
-    /// Takes a large block back; false when `address` is not the start of one.
+    /// Takes a large block back.
     ///
     /// # Safety
-    /// The page map says that this arena has a large granule there; its lock is held.
-    pub unsafe fn give_large(&mut self, address: usize) -> bool {
+    /// The block is this arena's, and the caller claimed it; the arena's lock is held.
+    pub unsafe fn give_large(&mut self, address: usize) {
         // SAFETY: covered; the lock is held.
         unsafe {
             let desc = *page_map::desc(address);
-            if desc.state != PageState::Large || !address.is_multiple_of(PAGE) {
-                return false;
-            }
+            invariant(desc.state == PageState::Returning, "a large block was not claimed");
             if desc.flags & CHUNK_RETURNED == 0 {
                 self.large_blocks -= 1;
                 self.large_bytes -= desc.pages as usize * PAGE;
             }
             self.give_run(address, desc.pages as usize, false);
-            true
         }
     }
 
@@ -382,7 +380,7 @@ impl Inner {
             }
             let flags = (*page_map::desc(start)).flags & CHUNK_FIRST;
             let run = Run { start, pages, flags: flags | CHUNK_RETURNED, home };
-            run.describe(PageState::Large);
+            run.describe(PageState::Returning);
             page_map::set_owner(start, pages * PAGE, Owner::new(home, KIND_LARGE));
             if let Some(home) = ARENAS.get(home) {
                 home.send_returned_run(start);

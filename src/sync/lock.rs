@@ -26,6 +26,8 @@ pub enum Locked {
     AfterWait,
     /// Not taken: this very thread holds it already (a signal handler interrupted it).
     HeldByCaller,
+    /// Not taken: another thread held it all the time that a waiter has patience for.
+    TimedOut,
 }
 
 /// A lock without data. Holders are told apart by a number that is unique to each thread and
@@ -62,7 +64,9 @@ impl RawLock {
         free
     }
 
-    /// Takes the lock, waiting for it if need be.
+    /// Takes the lock, waiting for it if need be; not for ever, since the holder may never go on:
+    /// a signal handler that interrupted it may wait for a lock (of libc's fork, of a stream)
+    /// whose holder waits for this one.
     #[inline]
     pub fn lock(&self, thread: usize) -> Locked {
         if self.try_lock(thread) { Locked::AtOnce } else { self.lock_slow(thread) }
@@ -83,7 +87,9 @@ impl RawLock {
         // From here on the word says "somebody may sleep": taking the lock by this swap keeps
         // that, since other sleepers may be left. Acquire pairs with `unlock`.
         while self.state.swap(CONTENDED, Acquire) != FREE {
-            prim::wait(&self.state, CONTENDED);
+            if !prim::wait(&self.state, CONTENDED) {
+                return Locked::TimedOut;
+            }
         }
         self.holder.store(thread, Relaxed);
         Locked::AfterWait

@@ -18,6 +18,12 @@ pub mod lock;
 pub mod publish;
 pub mod remote_list;
 
+/// Lets the thread that has slept longest on a lock run out of patience. For models.
+#[cfg(loom)]
+pub fn let_time_pass() {
+    prim::time_out_one();
+}
+
 /// What differs between the real build and loom.
 #[cfg(not(loom))]
 pub(crate) mod prim {
@@ -27,10 +33,13 @@ pub(crate) mod prim {
     /// Rounds of spinning before a waiter sleeps in the kernel.
     pub(crate) const SPINS: u32 = 100;
 
+    /// What a waiter has patience for, in milliseconds: many time slices of the kernel.
+    const PATIENCE: u32 = 50;
+
     /// Lets the kernel run others until `*word` may differ from `seen`. Spurious returns are
-    /// allowed.
-    pub(crate) fn wait(word: &AtomicU32, seen: u32) {
-        crate::os::futex_wait(word, seen);
+    /// allowed. False when nobody woke the caller for as long as it has patience.
+    pub(crate) fn wait(word: &AtomicU32, seen: u32) -> bool {
+        crate::os::futex_wait(word, seen, PATIENCE)
     }
 
     /// Wakes one thread that waits on `word`.
@@ -61,47 +70,6 @@ pub(crate) mod prim {
     }
 }
 
-/// What differs between the real build and loom.
 #[cfg(loom)]
-pub(crate) mod prim {
-    pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
-
-    /// One round, so that models reach the sleeping path.
-    pub(crate) const SPINS: u32 = 1;
-
-    /// loom has no futex: another thread runs, and the caller looks again. loom reports a
-    /// thread that nobody ever lets go on, so lost wake-ups of the state machine show as a
-    /// branch that never ends.
-    pub(crate) fn wait(word: &AtomicU32, seen: u32) {
-        while word.load(core::sync::atomic::Ordering::Relaxed) == seen {
-            loom::thread::yield_now();
-        }
-    }
-
-    /// Nothing to do: see `wait`.
-    pub(crate) fn wake_one(_: &AtomicU32) {}
-
-    /// loom's cell: it reports two accesses that no ordering separates.
-    pub(crate) struct Cell<T>(loom::cell::UnsafeCell<T>);
-
-    impl<T: Copy> Cell<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(loom::cell::UnsafeCell::new(value))
-        }
-
-        /// # Safety
-        /// No other thread writes the cell at the same time.
-        pub(crate) unsafe fn get(&self) -> T {
-            // SAFETY: the caller's contract, which loom checks.
-            self.0.with(|p| unsafe { *p })
-        }
-
-        /// # Safety
-        /// No other thread reads or writes the cell at the same time.
-        pub(crate) unsafe fn set(&self, value: T) {
-            // SAFETY: the caller's contract, which loom checks.
-            self.0.with_mut(|p| unsafe { *p = value });
-        }
-    }
-}
+#[path = "prim_loom.rs"]
+pub(crate) mod prim;

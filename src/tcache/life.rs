@@ -110,16 +110,16 @@ impl Tcache {
         self.state.set(State::Live);
     }
 
-    /// Leaves the thread's arena for another one.
+    /// Leaves the thread's arena for another one; false when that can not be entered. Does not
+    /// wait for the lock of the old one, which many threads want, or one never gives up.
     #[cold]
-    pub fn move_to(&self, target: &Arena) {
-        let joined = target.lock_open().is_some_and(|held| target.join(&held));
-        if !joined {
-            return;
+    pub fn move_to(&self, target: &Arena) -> bool {
+        let old = self.arena();
+        if target.id() == old.id() || !target.lock_open().is_some_and(|held| target.join(&held)) {
+            return false;
         }
         self.send_pending();
-        let old = self.arena();
-        match old.lock_open() {
+        match old.try_lock() {
             Some(mut held) => {
                 self.flush(|head, count| {
                     // SAFETY: the cache's blocks are its arena's, and the lock is held.
@@ -127,11 +127,15 @@ impl Tcache {
                 });
                 old.leave(&mut held);
             }
-            // SAFETY: the cache's blocks are its arena's.
-            None => self.flush(|head, _| unsafe { old.give_remotely(head) }),
+            None => {
+                // SAFETY: the cache's blocks are its arena's.
+                self.flush(|head, _| unsafe { old.give_remotely(head) });
+                old.attach().detach();
+            }
         }
         self.arena.set(target.id());
         self.window_base.set(arena::window_base(target));
+        true
     }
 
     /// Empties the cache and counts its thread out of its arena.

@@ -31,6 +31,11 @@ const PENDING_BLOCKS: usize = 128;
 /// … or so many bytes.
 const PENDING_BYTES: usize = 32 * 1024;
 
+/// Uses of its arena's lock after which a thread asks itself whether to move …
+const VERDICT_USES: u32 = 256;
+/// … and those among them that had to wait, from which it moves.
+const VERDICT_WAITS: u32 = 64;
+
 /// The free blocks of one class.
 #[repr(C)]
 pub struct Bin {
@@ -90,6 +95,8 @@ pub struct Tcache {
     in_transit: Cell<*mut Block>,
     spares: [Magazine; CLASSES],
     pending: [Pending; PENDING],
+    /// Bit n: class n has slabs, or need not borrow from a larger class any more.
+    own_slabs: Cell<u64>,
     lock_uses: Cell<u32>,
     lock_waits: Cell<u32>,
     next_all: AtomicPtr<Tcache>,
@@ -142,6 +149,7 @@ impl Tcache {
                     bytes: Cell::new(0),
                 }
             }; PENDING],
+            own_slabs: Cell::new(0),
             lock_uses: Cell::new(0),
             lock_waits: Cell::new(0),
             next_all: AtomicPtr::new(ptr::null_mut()),
@@ -203,6 +211,16 @@ impl Tcache {
 
     fn spare(&self, class: Class) -> &Magazine {
         &self.spares[class % CLASSES]
+    }
+
+    /// Whether the class is known to be served from its own slabs.
+    pub fn serves_itself(&self, class: Class) -> bool {
+        self.own_slabs.get() >> class & 1 != 0
+    }
+
+    /// Takes note that the class is served from its own slabs from now on.
+    pub fn set_serves_itself(&self, class: Class) {
+        self.own_slabs.set(self.own_slabs.get() | 1 << class);
     }
 
     /// Blocks in the bin of `class`.
@@ -275,10 +293,16 @@ impl Tcache {
         self.send_pending();
         if arena.attach().is_closed() {
             self.leave_closed();
+        } else if self.meets_crowd() {
+            self.move_to(ARENAS.choose(arena.id()));
         }
         let arena = self.arena();
         let Some(mut held) = arena.lock_open() else {
-            return false;
+            // Another thread holds the arena for very long: this one goes to another arena. But
+            // nothing moves under the hands of a thread that a signal handler interrupted.
+            return !arena.is_held_by_caller()
+                && self.move_to(ARENAS.choose(arena.id()))
+                && self.refill(class);
         };
         arena.drain(&mut held);
         // SAFETY: the guard holds the lock.
@@ -355,23 +379,20 @@ impl Tcache {
         }
     }
 
-    /// Counts a use of the arena's lock; a thread that keeps meeting it held moves to another
-    /// arena. The counts start anew with each verdict, so that a move needs a sustained share.
+    /// Counts a use of the arena's lock.
     fn note_lock(&self, waited: bool) {
         self.lock_uses.set(self.lock_uses.get() + 1);
         self.lock_waits.set(self.lock_waits.get() + u32::from(waited));
-        if self.lock_uses.get() < 256 {
-            return;
+    }
+
+    /// Whether the thread keeps meeting its arena's lock held and should move to another arena.
+    /// The counts start anew with each verdict, so that a move needs a sustained share.
+    fn meets_crowd(&self) -> bool {
+        if self.lock_uses.get() < VERDICT_USES {
+            return false;
         }
-        let waits = self.lock_waits.get();
         self.lock_uses.set(0);
-        self.lock_waits.set(0);
-        if waits >= 64 {
-            let target = ARENAS.choose(self.arena_id());
-            if target.id() != self.arena_id() {
-                self.move_to(target);
-            }
-        }
+        self.lock_waits.replace(0) >= VERDICT_WAITS
     }
 
     /// Empties all bins and spares.
