@@ -1,7 +1,46 @@
-//! The arenite command.
-use arenite_core::Arenite;
+//! The `arenite` command: runs programs on Arenite, reports what the allocator did for them,
+//! and demonstrates it with a service of its own.
+
+mod allocator;
+mod demo;
+mod report;
+mod run;
+mod supervise;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
 #[global_allocator]
-static GLOBAL: Arenite = Arenite::new();
-fn main() {
-    println!("hi");
+static GLOBAL: allocator::Chosen = allocator::Chosen::new();
+
+/// Runs programs on Arenite, a memory allocator for multi-threaded Linux programs.
+///
+/// Without a subcommand the demonstration runs, as by `arenite demo`.
+#[derive(Debug, Parser)]
+#[command(name = "arenite", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Run(run::Options),
+    Demo(demo::Options),
+    /// The service of the demonstration, in a process of its own.
+    #[command(hide = true)]
+    DemoServer,
+}
+
+fn main() -> ExitCode {
+    let task = Cli::parse().task.unwrap_or_else(|| Task::Demo(demo::Options::default()));
+    let done = match task {
+        Task::Run(options) => return run::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("arenite: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -1,0 +1,199 @@
+//! `arenite run`: any program on Arenite, by LD_PRELOAD (ld.so(8)).
+
+use crate::report::{Finished, Reports};
+use crate::supervise::{self, Ended};
+use anyhow::{Context, Result, anyhow, bail};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Exit statuses as env(1) and nohup(1) have them: the command itself failed, the program can
+/// not be run, the program is not there.
+const FAILED: u8 = 125;
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// The file name of the library.
+const LIBRARY: &str = "libarenite.so";
+
+/// Runs a program with Arenite as its malloc.
+///
+/// Sets LD_PRELOAD, which all processes inherit that the program starts. Standard input and
+/// output, signals and the exit status are the program's own.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit status:
+  that of the program; killed by a signal, the command ends by the same signal
+  125  the command itself failed, for example because the library is missing
+  126  the program can not be run
+  127  the program was not found
+
+A report is written at the normal end of a process. One that is killed or calls _exit writes
+none, nor does a program that ignores LD_PRELOAD: static and set-user-ID ones.
+
+Examples:
+  arenite run -- python3 script.py
+  arenite run --report -- make -j4
+  arenite run --report-json figures.json -- ./server --port 8080")]
+pub struct Options {
+    /// Print what the allocator did on standard error when the program has ended
+    #[arg(long)]
+    report: bool,
+    /// Write that to FILE as JSON, with the figures of all the processes that wrote a report
+    #[arg(long, value_name = "FILE")]
+    report_json: Option<PathBuf>,
+    /// The library to preload [default: libarenite.so beside the command or in ../lib]
+    #[arg(long, value_name = "PATH", env = "ARENITE_LIBRARY")]
+    library: Option<PathBuf>,
+    /// The program, looked up in PATH, and its arguments
+    #[arg(
+        required = true,
+        value_name = "PROGRAM",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<OsString>,
+}
+
+/// Why the program did not run, and the status to say it with.
+struct Failure {
+    status: u8,
+    error: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { status: FAILED, error }
+    }
+}
+
+impl Failure {
+    fn of_start(program: &OsStr, error: std::io::Error) -> Self {
+        let program = program.to_string_lossy();
+        match error.kind() {
+            ErrorKind::NotFound => {
+                Self { status: NOT_FOUND, error: anyhow!("{program}: not found") }
+            }
+            _ => Self { status: CANNOT_RUN, error: anyhow!("{program}: {error}") },
+        }
+    }
+}
+
+/// Runs the program. Returns only if it did not start.
+pub fn run(options: &Options) -> ExitCode {
+    let started = if options.report || options.report_json.is_some() {
+        run_and_report(options)
+    } else {
+        replace_by_program(options)
+    };
+    match started {
+        Ok(ended) => supervise::end_like(ended.status),
+        Err(Failure { status, error }) => {
+            eprintln!("arenite: {error:#}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Becomes the program, so that nothing stands between it and the caller.
+fn replace_by_program(options: &Options) -> Result<Ended, Failure> {
+    let (mut command, program) = prepare(options)?;
+    let error = command.exec();
+    Err(Failure::of_start(&program, error))
+}
+
+fn run_and_report(options: &Options) -> Result<Ended, Failure> {
+    let (mut command, program) = prepare(options)?;
+    // Before the program runs: it may take hours.
+    let json = options.report_json.as_deref().map(create).transpose()?;
+    let directory = tempfile::Builder::new()
+        .prefix("arenite-report-")
+        .tempdir()
+        .context("no directory for the reports")?;
+    command.env("ARENITE_REPORT", directory.path().join("%p"));
+    let ended = supervise::run(&mut command).map_err(|error| Failure::of_start(&program, error))?;
+    let reports = Reports::read(directory.path(), ended.pid);
+    let finished = Finished { command: &options.command, ended: &ended, reports: &reports };
+    if options.report {
+        eprint!("{}", finished.screen());
+    }
+    // The program's own status goes first: what fails from here on is only said.
+    if let Some((path, file)) = json
+        && let Err(error) = write_json(file, &finished)
+    {
+        eprintln!("arenite: {}: {error:#}", path.display());
+    }
+    Ok(ended)
+}
+
+fn create(path: &Path) -> Result<(&Path, File)> {
+    let file = File::create(path).with_context(|| format!("{}", path.display()))?;
+    Ok((path, file))
+}
+
+fn write_json(file: File, finished: &Finished<'_>) -> Result<()> {
+    let mut file = BufWriter::new(file);
+    serde_json::to_writer_pretty(&mut file, &finished.json())?;
+    writeln!(file)?;
+    file.flush()?;
+    Ok(())
+}
+
+/// The command to start, and the name of the program.
+fn prepare(options: &Options) -> Result<(Command, OsString)> {
+    let (program, arguments) = options.command.split_first().context("no program is named")?;
+    let library = library(options.library.as_deref())?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("LD_PRELOAD", preload(library.into(), std::env::var_os("LD_PRELOAD")));
+    Ok((command, program.clone()))
+}
+
+/// The library's absolute path: the program may change its directory before it starts others.
+fn library(given: Option<&Path>) -> Result<PathBuf> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => beside_the_command()?,
+    };
+    let path = path.canonicalize().with_context(|| format!("{}", path.display()))?;
+    // The dynamic linker only warns about what it can not load, and goes on without it.
+    let mut magic = [0u8; 4];
+    File::open(&path)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .with_context(|| format!("{}", path.display()))?;
+    if magic != *b"\x7fELF" {
+        bail!("{}: not a shared library", path.display());
+    }
+    if path.as_os_str().as_bytes().iter().any(|byte| b" :".contains(byte)) {
+        bail!("{}: LD_PRELOAD can not hold a path with a space or a colon", path.display());
+    }
+    Ok(path)
+}
+
+fn beside_the_command() -> Result<PathBuf> {
+    let command = std::env::current_exe().context("the path of the command is unknown")?;
+    let directory = command.parent().context("the command is in no directory")?;
+    let places = [directory.join(LIBRARY), directory.join("../lib").join(LIBRARY)];
+    match places.iter().find(|place| place.is_file()) {
+        Some(place) => Ok(place.clone()),
+        None => bail!(
+            "{LIBRARY} is neither in {} nor in ../lib from there; build it with `cargo build \
+             --release`, or name it with --library or ARENITE_LIBRARY",
+            directory.display()
+        ),
+    }
+}
+
+/// The library before what is to be preloaded already.
+fn preload(mut library: OsString, others: Option<OsString>) -> OsString {
+    if let Some(others) = others.filter(|others| !others.is_empty()) {
+        library.push(":");
+        library.push(others);
+    }
+    library
+}

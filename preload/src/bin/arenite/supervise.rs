@@ -1,0 +1,133 @@
+//! A child that runs as if it were the command itself: signals are passed on, and the command
+//! ends as the child did.
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// The signals that somebody sends to a program to tell it something, or to end it.
+const PASSED_ON: [Signal; 8] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGCONT,
+];
+
+/// How a child ended, and what it took.
+#[derive(Debug)]
+pub struct Ended {
+    pub pid: libc::pid_t,
+    pub status: ExitStatus,
+    pub wall: Duration,
+    /// CPU time of the child and of the descendants it waited for.
+    pub user: Duration,
+    pub system: Duration,
+    /// The largest of their peak resident sets. The kernel counts the command's own as well,
+    /// from which the child was made (getrusage(2)).
+    pub max_rss_bytes: u64,
+}
+
+/// Runs the child to its end. The error is that of its start.
+pub fn run(command: &mut Command) -> io::Result<Ended> {
+    // The caller may have set SIGCHLD to be ignored, and the kernel then keeps no status.
+    set_default(Signal::SIGCHLD)?;
+    // Blocked and read one by one, so that none is lost between the start of the child and its
+    // end, and none is sent to a process id that is another's already.
+    let mut signals = SigSet::empty();
+    signals.extend(PASSED_ON);
+    signals.add(Signal::SIGCHLD);
+    let inherited = signals.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    // SAFETY: between fork and exec the closure makes one system call and builds an error from
+    // errno; it neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(move || Ok(inherited.thread_set_mask()?));
+    }
+    let queue = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?;
+    let start = Instant::now();
+    let pid = command.spawn()?.id().cast_signed();
+    loop {
+        let signal = match queue.read_signal() {
+            Ok(Some(signal)) => signal,
+            Ok(None) | Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let number = signal.ssi_signo.cast_signed();
+        if number == libc::SIGCHLD {
+            if let Some(ended) = try_wait(pid, start)? {
+                return Ok(ended);
+            }
+        } else if signal.ssi_code != libc::SI_KERNEL {
+            // What the terminal sends goes to the child, too, which is in the same group.
+            // SAFETY: the child is not waited for yet, so the number is its own.
+            unsafe { libc::kill(pid, number) };
+        }
+    }
+}
+
+/// How the child ended, if it did.
+fn try_wait(pid: libc::pid_t, start: Instant) -> io::Result<Option<Ended>> {
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // std waits without the resources that the child used.
+    // SAFETY: both places are valid.
+    let done = unsafe { libc::wait4(pid, &mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    if done == 0 {
+        return Ok(None);
+    }
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zero is a valid value, and wait4 filled it.
+    let usage = unsafe { usage.assume_init() };
+    Ok(Some(Ended {
+        pid,
+        status: ExitStatus::from_raw(status),
+        wall: start.elapsed(),
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        max_rss_bytes: 1024 * u64::try_from(usage.ru_maxrss).unwrap_or(0),
+    }))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_micros(part(time.tv_usec))
+}
+
+fn set_default(signal: Signal) -> nix::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed.
+    unsafe { sigaction(signal, &default) }.map(drop)
+}
+
+/// Ends the command as the child ended, by the same signal if one killed it.
+pub fn end_like(status: ExitStatus) -> ! {
+    let Some(number) = status.signal() else {
+        std::process::exit(status.code().unwrap_or(1));
+    };
+    // The child has left its core file already, if one was wanted.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
+    // SAFETY: no handler is installed; the set is initialized before it is used, and unblocks
+    // one signal of this thread. By number, since nix has no real-time signals.
+    unsafe {
+        libc::signal(number, libc::SIG_DFL);
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, number);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+        libc::raise(number);
+    }
+    // As the init process of a container, which no signal kills.
+    std::process::exit(128 + number);
+}

@@ -1,0 +1,445 @@
+//! The `arenite` command: programs that run under it, what it reports, and its demonstration.
+
+mod common;
+
+use common::{Outcome, finish, library, scratch};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Keeps 1000 blocks of 100 bytes. Their class is that of 112, but the first few of a program may
+/// be blocks of a larger class.
+const KEEP: &str = "
+    #include <stdlib.h>
+    #include <string.h>
+    static char *kept[1000];
+    int main(void) {
+        for (int i = 0; i < 1000; i++)
+            memset(kept[i] = malloc(100), 1, 100);
+        return kept[999][99] - 1;
+    }";
+
+/// The ways in which a program runs: replacing the command, and under it.
+const MODES: [&[&str]; 2] = [&["run"], &["run", "--report"]];
+
+/// Compiles a C program. Each test has its own name for it.
+#[track_caller]
+fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let program = scratch().join(name);
+    let mut compiler = Command::new("cc")
+        .args(["-O1", "-fno-builtin", "-x", "c", "-", "-o"])
+        .arg(&program)
+        .args(flags)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("cc does not start");
+    let mut input = compiler.stdin.take().expect("stdin is piped");
+    input.write_all(source.as_bytes()).expect("write the source");
+    drop(input);
+    assert!(compiler.wait().expect("wait for cc").success(), "{name} does not compile");
+    program
+}
+
+/// The command with the release library.
+fn arenite(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arenite"));
+    command.args(args).env("ARENITE_LIBRARY", library());
+    command
+}
+
+/// Runs `arenite <mode> -- sh -c <script>`.
+fn shell(mode: &[&str], script: &str) -> Outcome {
+    let mut command = arenite(mode);
+    command.args(["--", "sh", "-c", script]);
+    finish(command)
+}
+
+fn json(path: &Path) -> Value {
+    let text = std::fs::read(path).expect("read the JSON");
+    serde_json::from_slice(&text).expect("parse the JSON")
+}
+
+#[track_caller]
+fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {value}"))
+}
+
+#[test]
+fn input_and_output_are_the_programs() {
+    for mode in MODES {
+        let mut child = arenite(mode)
+            .args(["--", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the command");
+        let text = b"one\ntwo\0three\xff";
+        child.stdin.take().expect("stdin is piped").write_all(text).expect("write the input");
+        let output = child.wait_with_output().expect("wait for the command");
+        assert!(output.status.success());
+        assert_eq!(output.stdout, text);
+        assert_eq!(output.stderr.is_empty(), mode == MODES[0]);
+    }
+    let outcome = shell(&["run"], "echo out; echo err >&2");
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+}
+
+#[test]
+fn the_exit_status_is_the_programs() {
+    for mode in MODES {
+        for status in [0, 1, 3, 125, 127, 255] {
+            let outcome = shell(mode, &format!("exit {status}"));
+            assert_eq!(outcome.status.code(), Some(status), "{mode:?}: {outcome}");
+        }
+    }
+}
+
+#[test]
+fn death_by_a_signal_is_passed_on() {
+    for mode in MODES {
+        for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGSEGV, libc::SIGUSR1] {
+            let outcome = shell(mode, &format!("kill -{signal} $$"));
+            assert_eq!(outcome.status.signal(), Some(signal), "{mode:?}: {outcome}");
+        }
+    }
+}
+
+/// Starts a shell script under the command and waits until it says that it is ready.
+fn ready(mode: &[&str], script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = arenite(mode)
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("start the command");
+    let mut output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("read from the program");
+    assert_eq!(line, "ready\n");
+    (child, output)
+}
+
+fn send(child: &Child, signal: i32) {
+    // SAFETY: kill only sends a signal, to a child that is not waited for yet.
+    assert_eq!(unsafe { libc::kill(child.id().cast_signed(), signal) }, 0);
+}
+
+#[test]
+fn signals_are_forwarded() {
+    for mode in MODES {
+        for (name, signal) in
+            [("HUP", 1), ("INT", 2), ("QUIT", 3), ("USR1", 10), ("USR2", 12), ("TERM", 15)]
+        {
+            let script = format!(
+                "trap 'echo got {name}; exit 9' {name}; echo ready
+                 i=0; while [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done"
+            );
+            let (mut child, mut output) = ready(mode, &script);
+            send(&child, signal);
+            let mut line = String::new();
+            output.read_line(&mut line).expect("read from the program");
+            assert_eq!(line, format!("got {name}\n"), "{mode:?}");
+            assert_eq!(child.wait().expect("wait").code(), Some(9), "{mode:?}");
+        }
+        let (mut child, _output) = ready(mode, "echo ready; exec sleep 60");
+        send(&child, libc::SIGTERM);
+        assert_eq!(child.wait().expect("wait").signal(), Some(libc::SIGTERM), "{mode:?}");
+    }
+}
+
+#[test]
+fn ignored_signals_and_the_signal_mask_are_inherited() {
+    for mode in MODES {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' HUP CHLD; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_arenite")])
+            .args(mode)
+            .args(["--", "sh", "-c", "kill -HUP $$; grep SigBlk /proc/self/status; exit 5"])
+            .env("ARENITE_LIBRARY", library());
+        let outcome = finish(command);
+        assert_eq!(outcome.status.code(), Some(5), "{mode:?}: {outcome}");
+        assert_eq!(outcome.stdout, "SigBlk:\t0000000000000000\n", "{mode:?}");
+    }
+}
+
+#[test]
+fn the_library_comes_before_what_is_preloaded_already() {
+    let other = compile("other.so", "int other_library;", &["-shared", "-fPIC"]);
+    for mode in MODES {
+        let mut command = arenite(mode);
+        command.args(["--", "sh", "-c", "echo $LD_PRELOAD"]).env("LD_PRELOAD", &other);
+        let expected = format!("{}:{}\n", library().display(), other.display());
+        assert_eq!(finish(command).stdout, expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn the_report_fits_on_a_screen_and_has_all_figures() {
+    let program = compile("keep_screen", KEEP, &[]);
+    let mut command = arenite(&["run", "--report", "--"]);
+    command.arg(&program).args(["with", "two\nlines", &"long ".repeat(100)]);
+    let outcome = finish(command);
+    assert!(outcome.status.success() && outcome.stdout.is_empty(), "{outcome}");
+    assert!(outcome.stderr.lines().count() <= 24, "{outcome}");
+    assert!(outcome.stderr.lines().all(|line| line.chars().count() <= 80), "{outcome}");
+    for part in [
+        "keep_screen",
+        "exit status 0 after",
+        "Peak RSS",
+        "brk",
+        "mmap",
+        "peak",
+        "Arenas",
+        "heaps",
+        "Blocks in use",
+        "Blocks cached",
+        "Remote frees",
+        "lock waits",
+        "Kernel calls",
+        "munmap",
+        "madvise",
+        "futex wait",
+        "Size class",
+        "Slabs",
+        "In use",
+        "Cached",
+        "Refilled",
+    ] {
+        assert!(outcome.stderr.contains(part), "no {part:?} in {outcome}");
+    }
+    let class: Vec<_> = outcome
+        .stderr
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.first() == Some(&"112"))
+        .unwrap_or_else(|| panic!("no class of 112 bytes in {outcome}"));
+    let in_use: u64 = class[2].replace(',', "").parse().expect("a number");
+    assert!((900..=1000).contains(&in_use), "{outcome}");
+}
+
+#[test]
+fn the_json_has_the_figures_of_a_known_program() {
+    let program = compile("keep_json", KEEP, &[]);
+    let path = scratch().join("keep.json");
+    let mut command = arenite(&["run", "--report-json"]);
+    command.arg(&path).arg("--").arg(&program).arg("argument");
+    let outcome = finish(command);
+    assert!(outcome.status.success() && outcome.stderr.is_empty(), "{outcome}");
+    let found = json(&path);
+    assert_eq!(found["command"][0].as_str(), program.to_str());
+    assert_eq!(found["command"][1], "argument");
+    assert_eq!(number(&found, "/exit_status/code"), 0);
+    assert!(found["exit_status"]["signal"].is_null());
+    let wall = found["wall_seconds"].as_f64().expect("a number");
+    assert!(wall > 0.0 && wall < 100.0);
+    assert_eq!(found["other_reports"].as_array().map(Vec::len), Some(0));
+
+    let report = &found["report"];
+    assert!(number(report, "/pid") > 1);
+    assert!((1000..1500).contains(&number(report, "/in_use_blocks")));
+    assert!(number(report, "/in_use_bytes") >= 112_000);
+    assert!(number(report, "/brk_bytes") + number(report, "/mmap_bytes") >= 112_000);
+    assert!(number(report, "/peak_brk_bytes") >= number(report, "/brk_bytes"));
+    assert_eq!(number(report, "/arenas"), 1);
+    assert!(number(report, "/kernel_calls/brk") + number(report, "/kernel_calls/mmap") > 0);
+    let classes = report["size_classes"].as_array().expect("size classes");
+    let of_size = |size: u64| classes.iter().find(|class| number(class, "/size") == size);
+    let class = of_size(112).expect("the class of 112 bytes");
+    assert!((900..=1000).contains(&number(class, "/in_use")), "{class}");
+    let larger = of_size(128).expect("the class of 128 bytes");
+    let both = number(class, "/in_use") + number(larger, "/in_use");
+    assert!((1000..1100).contains(&both), "{class} {larger}");
+    assert!(number(class, "/refilled") >= number(class, "/in_use"));
+    assert!(number(class, "/slabs") * 16 * 1024 >= 100_000);
+}
+
+/// The command is larger than a small program; its memory must not count as the program's.
+#[test]
+fn peak_rss_is_the_programs_alone() {
+    let program = compile("keep_rss", KEEP, &[]);
+    let (with, without) = (scratch().join("with.json"), scratch().join("without.json"));
+    let mut command = arenite(&["run", "--report-json"]);
+    command.arg(&with).arg("--").arg(&program);
+    finish(command).expect_success();
+    let mut command = Command::new(&program);
+    command.env("LD_PRELOAD", library()).env("ARENITE_REPORT", &without);
+    finish(command).expect_success();
+    let with = number(&json(&with), "/report/peak_rss_bytes");
+    let without = number(&json(&without), "/peak_rss_bytes");
+    assert!(with.abs_diff(without) < 512 * 1024, "{with} under the command, {without} alone");
+}
+
+#[test]
+fn the_processes_of_the_tree_are_counted() {
+    let program = compile("keep_tree", KEEP, &[]);
+    let path = scratch().join("tree.json");
+    let mut command = arenite(&["run", "--report", "--report-json"]);
+    command.arg(&path).args(["--", "sh", "-c", "\"$0\"; \"$0\" & wait; exec \"$0\""]).arg(&program);
+    let outcome = finish(command);
+    assert!(outcome.stderr.contains("2 processes that it started wrote reports"), "{outcome}");
+    let found = json(&path);
+    // The shell became the program, under the same process id.
+    for report in [&found["report"], &found["other_reports"][0], &found["other_reports"][1]] {
+        assert!(number(report, "/in_use_blocks") >= 1000, "{found}");
+    }
+    assert_eq!(found["other_reports"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn the_report_says_why_there_are_no_figures() {
+    let report = |program: &Path| {
+        let mut command = arenite(&["run", "--report", "--"]);
+        command.arg(program);
+        finish(command)
+    };
+    let outcome = shell(&["run", "--report"], "kill -KILL $$");
+    assert!(outcome.stderr.contains("killed by SIGKILL"), "{outcome}");
+    assert!(outcome.stderr.contains("a process that is killed writes none"), "{outcome}");
+
+    let source = "#include <unistd.h>\nint main(void) { _exit(4); }";
+    let outcome = report(&compile("underscore_exit", source, &[]));
+    assert_eq!(outcome.status.code(), Some(4));
+    assert!(outcome.stderr.contains("exit status 4"), "{outcome}");
+    assert!(outcome.stderr.contains("There is no report."), "{outcome}");
+
+    let outcome = report(&compile("keep_static", KEEP, &["-static"]));
+    assert!(outcome.status.success());
+    assert!(outcome.stderr.contains("There is no report."), "{outcome}");
+
+    let outcome = report(&compile("empty", "int main(void) { return 0; }", &[]));
+    assert!(outcome.stderr.contains("gave out no block"), "{outcome}");
+}
+
+#[test]
+fn what_can_not_run_is_said() {
+    for mode in MODES {
+        let fails = |program: &str, status: i32, message: &str| {
+            let mut command = arenite(mode);
+            command.args(["--", program]);
+            let outcome = finish(command);
+            assert_eq!(outcome.status.code(), Some(status), "{outcome}");
+            assert_eq!(outcome.stderr, format!("arenite: {message}\n"));
+        };
+        fails("no-such-program", 127, "no-such-program: not found");
+        fails("/no/such/program", 127, "/no/such/program: not found");
+        let directory = env!("CARGO_MANIFEST_DIR");
+        fails(directory, 126, &format!("{directory}: Permission denied (os error 13)"));
+    }
+    let outcome = finish(arenite(&["run", "--report-json", "/no/such/file", "--", "true"]));
+    assert_eq!(outcome.status.code(), Some(125), "{outcome}");
+    assert!(outcome.stderr.starts_with("arenite: /no/such/file: "), "{outcome}");
+}
+
+#[test]
+fn a_library_that_can_not_be_preloaded_is_said() {
+    let text = scratch().join("text");
+    std::fs::write(&text, "not a library").expect("write a file");
+    let spaced = scratch().join("a space.so");
+    std::fs::copy(library(), &spaced).expect("copy the library");
+    for (path, message) in [
+        (Path::new("/no/such/libarenite.so"), "No such file"),
+        (&text, "not a shared library"),
+        (&spaced, "space"),
+    ] {
+        let mut command = arenite(&["run", "--library"]);
+        command.arg(path).args(["--", "true"]);
+        let outcome = finish(command);
+        assert_eq!(outcome.status.code(), Some(125), "{outcome}");
+        assert!(outcome.stderr.contains(message), "{outcome}");
+    }
+}
+
+#[test]
+fn the_library_is_found_beside_the_command_and_in_lib() {
+    let place = scratch().join("installed");
+    let _ = std::fs::remove_dir_all(&place);
+    let (bin, lib) = (place.join("bin"), place.join("lib"));
+    for directory in [&bin, &lib] {
+        std::fs::create_dir_all(directory).expect("create a directory");
+    }
+    let installed = bin.join("arenite");
+    // By another process: one that a parallel test forks while this one writes the file would
+    // hold it open, and what is open for writing can not be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_arenite")).arg(&installed).status();
+    assert!(copied.expect("run cp").success());
+    let run = || {
+        let mut command = Command::new(&installed);
+        command.args(["run", "--", "sh", "-c", "echo $LD_PRELOAD"]).env_remove("ARENITE_LIBRARY");
+        finish(command)
+    };
+    let outcome = run();
+    assert_eq!(outcome.status.code(), Some(125), "{outcome}");
+    assert!(outcome.stderr.contains("libarenite.so is neither in"), "{outcome}");
+    for place in [lib.join("libarenite.so"), bin.join("libarenite.so")] {
+        std::fs::copy(library(), &place).expect("copy the library");
+        assert_eq!(Path::new(run().stdout.trim_end()), place);
+    }
+}
+
+#[test]
+fn the_demonstration_shows_both_allocators_and_no_error() {
+    let args = ["demo", "--seconds", "1", "--connections", "8", "--keys", "1000"];
+    let outcome = finish(arenite(&args));
+    assert!(outcome.status.success(), "{outcome}");
+    for part in [
+        "Arenite",
+        "system",
+        "Requests per second",
+        "Latency p50",
+        "Latency p99 ",
+        "Latency p99.9",
+        "Peak RSS",
+        "RSS 1 s after the load",
+        "not a benchmark",
+    ] {
+        assert!(outcome.stdout.contains(part), "no {part:?} in {outcome}");
+    }
+    // Not a terminal: a line for each round instead of a bar.
+    assert_eq!(outcome.stderr.lines().filter(|line| line.starts_with("Round ")).count(), 4);
+    let row = |name: &str| -> Vec<String> {
+        let line = outcome.stdout.lines().find(|line| line.contains(name));
+        let cells = line.unwrap_or_default().split(['│', '┆']).map(|cell| cell.trim().to_owned());
+        cells.filter(|cell| !cell.is_empty()).collect()
+    };
+    assert_eq!(row("Errors"), ["Errors", "0", "0"], "{outcome}");
+    assert_eq!(row("Requests per second").len(), 4, "{outcome}");
+}
+
+#[test]
+fn the_service_runs_on_the_allocator_it_is_told_to_and_ends_with_its_input() {
+    for allocator in ["arenite", "system"] {
+        let mut child = arenite(&["demo-server"])
+            .env("ARENITE_DEMO_ALLOCATOR", allocator)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start the service");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("stdout is piped");
+        BufReader::new(output).read_line(&mut line).expect("read from the service");
+        assert!(line.starts_with(&format!("{allocator} 127.0.0.1:")), "{line:?}");
+        drop(child.stdin.take());
+        assert!(child.wait().expect("wait for the service").success());
+    }
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let help = finish(arenite(&["--help"]));
+    assert!(help.status.success());
+    for part in ["run", "demo", "--version"] {
+        assert!(help.stdout.contains(part), "{help}");
+    }
+    assert!(!help.stdout.contains("demo-server"), "{help}");
+    let help = finish(arenite(&["run", "--help"]));
+    for part in ["LD_PRELOAD", "--report-json", "ARENITE_LIBRARY", "127"] {
+        assert!(help.stdout.contains(part), "{help}");
+    }
+    let version = finish(arenite(&["--version"]));
+    assert_eq!(version.stdout, format!("arenite {}\n", env!("CARGO_PKG_VERSION")));
+}
