@@ -11,11 +11,12 @@ use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, PAGE};
 use crate::page_map::{
-    self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState, WINDOW_PAGES, is_marked_free,
+    self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState, WINDOW_PAGES, bin_offset,
+    is_marked_free,
 };
 use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
 use crate::sync::block::{Block, Chain};
-use crate::tcache::{ROOM_UNIT, State, Tcache, bin_offset};
+use crate::tcache::{ROOM_UNIT, State, Tcache};
 use crate::thread;
 use crate::tls;
 use core::ptr;

@@ -348,6 +348,14 @@ unsafe fn entry<'a>(address: usize) -> &'a Entry {
     }
 }
 
+/// Bytes of a bin of a thread cache, which begins with one bin per class.
+pub const BIN_BYTES: usize = 16;
+
+/// Bytes from the start of a thread cache to the bin of `class`: what the window's entries say.
+pub const fn bin_offset(class: Class) -> usize {
+    class * BIN_BYTES
+}
+
 /// Pages of the window: 32 GiB.
 pub const WINDOW_PAGES: usize = 1 << 23;
 

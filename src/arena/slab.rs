@@ -11,7 +11,6 @@ use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
 use crate::size_class::{self, Class, GRANULE, MAX_ONE_GRANULE};
 use crate::sync::block::{Block, Chain};
-use crate::tcache;
 use core::sync::atomic::AtomicU16;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -426,7 +425,7 @@ unsafe fn carve(
                 Block::set_mark(rest, page_map::free_mark());
             }
             let stop = if count == capacity { start + GRANULE } else { page_end };
-            page_map::set_window(from, stop - from, tcache::bin_offset(class) as u16);
+            page_map::set_window(from, stop - from, page_map::bin_offset(class) as u16);
         }
     }
 }

@@ -12,7 +12,7 @@ mod life;
 mod remote;
 
 use crate::arena::{self, ARENAS, Arena};
-use crate::page_map::{NO_WINDOW, free_mark};
+use crate::page_map::{BIN_BYTES, NO_WINDOW, bin_offset, free_mark};
 use crate::size_class::{self, CLASSES, Class, MAX_TABLE, magazine_capacity};
 use crate::sync::block::{Block, Chain};
 use core::cell::Cell;
@@ -48,7 +48,7 @@ pub struct Bin {
     pub room: Cell<u32>,
 }
 
-const _: () = assert!(size_of::<Bin>() == 16);
+const _: () = assert!(size_of::<Bin>() == BIN_BYTES);
 
 /// A full or empty magazine beside the bin.
 struct Magazine {
@@ -106,11 +106,6 @@ pub struct Tcache {
 // SAFETY: a cache is used by its thread alone; the constant ones are never written; the list of
 // all caches is atomic.
 unsafe impl Sync for Tcache {}
-
-/// Bytes from the start of a cache to the bin of `class`.
-pub const fn bin_offset(class: Class) -> usize {
-    class * size_of::<Bin>()
-}
 
 const fn table() -> [u16; MAX_TABLE / 16 + 1] {
     let mut table = [0; MAX_TABLE / 16 + 1];
