@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Runs the tests of the preloaded library on a build that checks its invariants and lock order.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-$PWD/target}
+
+cargo build --quiet --profile checked --package arenite-preload --lib
+export ARENITE_SO=$target/checked/libarenite.so
+cargo test --quiet --release --package arenite-preload \
+    --test c_api --test misuse --test fork --test threads --test limits

@@ -1,0 +1,33 @@
+//! The figures that the allocator gives of itself, against what the test knows it holds.
+
+use arenite::{Arenite, stats};
+use std::alloc::{GlobalAlloc, Layout};
+
+static ARENITE: Arenite = Arenite::new();
+
+#[test]
+fn figures_follow_what_is_allocated() {
+    // Arenite is not this test's global allocator, so that nothing else counts.
+    let layout = Layout::from_size_align(100, 8).expect("a valid layout");
+    let huge = Layout::from_size_align(50 << 20, 8).expect("a valid layout");
+    // SAFETY: the layouts are not empty; blocks are freed with their layouts.
+    unsafe {
+        let before = stats::collect();
+        let blocks: Vec<_> = (0..1000).map(|_| ARENITE.alloc(layout)).collect();
+        let large = ARENITE.alloc(huge);
+        let during = stats::collect();
+        assert_eq!(during.in_use_blocks, before.in_use_blocks + 1001);
+        assert!(during.in_use_bytes >= before.in_use_bytes + 100_000 + (50 << 20));
+        assert_eq!(during.huge_blocks, before.huge_blocks + 1);
+        assert!(during.classes.iter().any(|class| class.size == 112 && class.in_use > 900));
+
+        blocks.into_iter().for_each(|block| ARENITE.dealloc(block, layout));
+        ARENITE.dealloc(large, huge);
+        let after = stats::collect();
+        assert_eq!(after.in_use_blocks, before.in_use_blocks);
+        assert_eq!(after.in_use_bytes, before.in_use_bytes);
+        assert!(after.cached_blocks > 0, "freed blocks stay with the thread for a while");
+        assert_eq!(after.huge_bytes, before.huge_bytes);
+        assert!(after.peak_mmap_bytes >= 50 << 20);
+    }
+}
