@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# All tests, in the order in which they fail fastest. Installs what they need (see ci/install.sh).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() {
+    echo
+    echo "== $1 ($SECONDS s)"
+    shift
+    "$@"
+}
+
+step "packages" ci/install.sh
+step "layers" ci/layers.sh
+step "files that the documents name" ci/links.sh
+if cargo fmt --version >/dev/null 2>&1; then
+    step "format" cargo fmt --all --check
+fi
+if cargo clippy --version >/dev/null 2>&1; then
+    step "clippy" cargo clippy --quiet --workspace --all-targets -- --deny warnings
+fi
+step "build" cargo build --release
+step "fast paths" ci/fast_paths.sh
+step "unit and integration tests" cargo test --quiet --release --workspace
+step "misuse, fork, threads and limits with the invariants checked" ci/checked.sh
+step "loom models" ci/loom.sh
+step "short stress" ci/stress.sh
+step "real programs" ci/programs.sh
+echo
+echo "all tests passed in $SECONDS s"
