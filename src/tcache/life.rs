@@ -2,7 +2,7 @@
 //! thread's end, recovered in a child after fork.
 
 use super::{ROOM_UNIT, State, Tcache};
-use crate::arena::{self, ARENAS, Arena};
+use crate::arena::{self, ARENAS, Arena, Guard};
 use crate::os;
 use crate::size_class::{CLASSES, MAX_ONE_GRANULE, magazine_capacity, reciprocal, size};
 use core::cell::UnsafeCell;
@@ -119,20 +119,7 @@ impl Tcache {
             return false;
         }
         self.send_pending();
-        match old.try_lock() {
-            Some(mut held) => {
-                self.flush(|head, count| {
-                    // SAFETY: the cache's blocks are its arena's, and the lock is held.
-                    unsafe { held.give_blocks(head, count) }
-                });
-                old.leave(&mut held);
-            }
-            None => {
-                // SAFETY: the cache's blocks are its arena's.
-                self.flush(|head, _| unsafe { old.give_remotely(head) });
-                old.attach().detach();
-            }
-        }
+        self.leave(old, old.try_lock());
         self.arena.set(target.id());
         self.window_base.set(arena::window_base(target));
         true
@@ -142,7 +129,13 @@ impl Tcache {
     fn close(&self) {
         self.send_pending();
         let arena = self.arena();
-        match arena.lock_open() {
+        self.leave(arena, arena.lock_open());
+    }
+
+    /// Gives the cache's blocks back to its arena and counts the thread out: under the lock, or
+    /// over the remote list where that is not to be had.
+    fn leave(&self, arena: &Arena, held: Option<Guard<'_>>) {
+        match held {
             Some(mut held) => {
                 self.flush(|head, count| {
                     // SAFETY: the cache's blocks are its arena's, and the lock is held.
@@ -204,10 +197,7 @@ impl Tcache {
     #[cold]
     pub fn leave_closed(&self) {
         self.send_pending();
-        let arena = self.arena();
-        // SAFETY: the cache's blocks are its arena's.
-        self.flush(|head, _| unsafe { arena.give_remotely(head) });
-        arena.attach().detach();
+        self.leave(self.arena(), None);
         self.attach_anywhere();
     }
 
