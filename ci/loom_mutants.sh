@@ -75,7 +75,7 @@ mutant arena_lock $file 'try_lock: load and store' \
 mutant arena_lock $file 'lock_slow: acquire -> relaxed' \
     's/swap\(CONTENDED, Acquire\)/swap(CONTENDED, Relaxed)/'
 mutant arena_lock $file 'lock_slow: forgets the other sleepers' \
-    's/swap\(CONTENDED, Acquire\)/swap(HELD, Acquire)/'
+    's/while self\.state\.swap\(CONTENDED, Acquire\) != FREE \{/while !self.try_lock(thread) { let _ = self.state.compare_exchange(HELD, CONTENDED, Relaxed, Relaxed);/'
 mutant arena_lock $file 'lock_slow: does not look again after waking' \
     's/while (self.state.swap\(CONTENDED)/if \1/'
 mutant arena_lock $file 'lock_slow: does not record the holder' \
@@ -119,7 +119,7 @@ file=src/sync/publish.rs
 mutant page_map $file 'publish: acquire and release -> acquire' \
     's/(region, )AcqRel, Acquire/\1Acquire, Acquire/'
 mutant page_map $file 'publish: the loser does not acquire' \
-    's/(region, AcqRel, )Acquire/\1Relaxed/'
+    's/(region, AcqRel, )Acquire/\1Relaxed/; s/AcqRel, Acquire, Release\}/AcqRel, Acquire, Relaxed, Release}/'
 mutant page_map $file 'publish: the loser uses its own region' \
     's/Err\(winner\) => winner/Err(_) => region/'
 mutant page_map $file 'publish: store' \

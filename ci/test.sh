@@ -21,7 +21,7 @@ if cargo clippy --version >/dev/null 2>&1; then
 fi
 step "build" cargo build --release
 step "fast paths" ci/fast_paths.sh
-step "unit and integration tests" cargo test --quiet --release --workspace
+step "unit and integration tests" cargo test --quiet --workspace
 step "misuse, fork, threads and limits with the invariants checked" ci/checked.sh
 step "loom models" ci/loom.sh
 step "short stress" ci/stress.sh

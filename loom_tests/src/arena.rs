@@ -104,7 +104,7 @@ impl<H: Home> Arena<H> {
         }
     }
 
-    /// Counts the calling thread out where the lock can not be had, as `Tcache::move_to` does:
+    /// Counts the calling thread out where the lock can not be had, as `Tcache::leave` does:
     /// what it had cached goes to the remote list, and nobody looks at that.
     ///
     /// # Safety
