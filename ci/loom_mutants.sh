@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 only=${1:-}
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/loom
+# Not the directory of ci/loom.sh: cargo would take what was built from the copy for its own.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/loom_mutants
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" RUST_BACKTRACE=0
 unset "${!LOOM_@}"
