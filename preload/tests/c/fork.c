@@ -7,7 +7,9 @@
 
 extern char **environ;
 
-enum { SLOTS = 512, CHILD_SECONDS = 40 };
+/* The alarms are no limit on the whole run: each child that ends sets its
+ * parent's anew. */
+enum { SLOTS = 512, CHILD_SECONDS = 60, PARENT_SECONDS = 120 };
 
 static _Atomic(void *) slots[SLOTS];
 static atomic_int stop;
@@ -123,6 +125,7 @@ static void child_works(unsigned seed, int with_threads) {
 static void reap(pid_t child) {
     int status;
     CHECK(waitpid(child, &status, 0) == child);
+    alarm(PARENT_SECONDS);
     if (WIFSIGNALED(status)) {
         say("child_ended_by_signal", (unsigned long)WTERMSIG(status));
         _exit(3);
@@ -166,7 +169,7 @@ static void fork_many(int count) {
 static void storm(int argc, char **argv) {
     (void)argc, (void)argv;
     start(allocates, 4);
-    fork_many(1000);
+    fork_many(300);
     finish();
 }
 
@@ -175,7 +178,7 @@ static void storm_stdio(int argc, char **argv) {
     start(allocates, 1);
     start(holds_streams, 3);
     start(flushes, 1);
-    fork_many(1500);
+    fork_many(400);
     finish();
 }
 
@@ -183,13 +186,13 @@ static void storm_thread_ends(int argc, char **argv) {
     (void)argc, (void)argv;
     start(starts_threads, 2);
     start(allocates, 1);
-    fork_many(700);
+    fork_many(300);
     finish();
 }
 
 /* Every thread forks, each many times, all at once. */
 static void *forks(void *number) {
-    for (int i = 0; i < 150; i++) {
+    for (int i = 0; i < 60; i++) {
         free(atomic_exchange(&slots[(size_t)i % SLOTS], malloc((size_t)i * 77)));
         pid_t child = fork();
         CHECK(child >= 0);
@@ -371,7 +374,7 @@ static void spawns(int argc, char **argv) {
     (void)argc, (void)argv;
     start(allocates, 3);
     char *arguments[] = {"true", NULL};
-    for (int i = 0; i < 150; i++) {
+    for (int i = 0; i < 60; i++) {
         pid_t child;
         CHECK(!posix_spawnp(&child, "true", NULL, NULL, arguments, environ));
         reap(child);
@@ -445,6 +448,6 @@ static const struct mode modes[] = {
 };
 
 int main(int argc, char **argv) {
-    alarm(100);
+    alarm(PARENT_SECONDS);
     return run_mode(modes, argc, argv);
 }
