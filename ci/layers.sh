@@ -13,7 +13,7 @@ layers=(
     "tls"
     "tcache"
     "arena"
-    "huge meta"
+    "huge meta window"
     "heap"
     "page_map"
     "check config"

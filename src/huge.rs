@@ -26,7 +26,7 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
         return ptr::null_mut();
     }
-    let block = os::map_aligned(size, align.max(os::page_size()));
+    let block = os::map_aligned(size, align.max(os::page_size()), 0);
     if block.is_null() || !publish(block, size) {
         return ptr::null_mut();
     }

@@ -10,15 +10,15 @@ use crate::check::{Misuse, misuse};
 use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, PAGE};
-use crate::page_map::{
-    self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState, WINDOW_PAGES, bin_offset,
-    is_marked_free,
+use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState};
+use crate::size_class::{
+    self, CLASSES, Class, GRANULE, MAX_ONE_GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN,
 };
-use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
 use crate::sync::block::{Block, Chain};
 use crate::tcache::{ROOM_UNIT, State, Tcache};
 use crate::thread;
 use crate::tls;
+use crate::window::{self, WINDOW_PAGES, bin_offset};
 use core::ptr;
 
 /// A block of at least `bytes`, aligned to 16; null when there is no memory.
@@ -213,18 +213,19 @@ pub unsafe fn free(block: *mut u8) {
 #[inline(always)]
 pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
     // SAFETY: the word always points at a cache; window entries are offsets of bins; a block
-    // that passes the checks is one in use, of a small class of the main arena, which is the
-    // thread's; its bin has room.
+    // that passes the checks is one in use, of a small class of the thread's arena, whose window
+    // it is; its bin has room.
     unsafe {
         let tcache = tls::get();
-        let page = page_map::window_index(block.addr(), (*tcache).window_base.get());
+        let page = window::index_of(block.addr(), (*tcache).window_base.get());
         if page < WINDOW_PAGES {
-            let bin = Tcache::bin_at(tcache, page_map::window_entry(page));
+            let window = (*tcache).window.get();
+            let bin = Tcache::bin_at(tcache, window::entry(window, page));
             let offset = block.addr() as u32 & (GRANULE as u32 - 1);
             if offset.wrapping_mul(bin.reciprocal.get()) < bin.room.get()
-                && !is_marked_free(block.cast())
+                && Block::mark(block.cast()) != window.addr()
             {
-                return Tcache::push(bin, block.cast());
+                return Tcache::push(bin, block.cast(), window.addr());
             }
         }
         slow(block);
@@ -237,15 +238,21 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
 /// As for [`free`], and the block was asked for with a size of that class.
 #[inline(always)]
 pub unsafe fn free_class(block: *mut u8, class: Class) {
-    // SAFETY: as in `free`; the entry says that the block is of the class that the layout
-    // names, which it need not be: a larger class may have served it.
+    // SAFETY: as in `free`; the window or the page map says that the block is of the class that
+    // the layout names, which it need not be: a larger class may have served it.
     unsafe {
         let tcache = tls::get();
-        let page = page_map::window_index(block.addr(), (*tcache).window_base.get());
-        if page < WINDOW_PAGES && page_map::window_entry(page) == bin_offset(class) {
+        let window = (*tcache).window.get();
+        let is_of_class = if size_class::size(class) <= MAX_ONE_GRANULE {
+            let page = window::index_of(block.addr(), (*tcache).window_base.get());
+            page < WINDOW_PAGES && window::entry(window, page) == bin_offset(class)
+        } else {
+            page_map::owner(block.addr()) == Owner::new((*tcache).arena_id(), class as u16)
+        };
+        if is_of_class {
             let bin = Tcache::bin_at(tcache, bin_offset(class));
-            if bin.room.get() != 0 && !is_marked_free(block.cast()) {
-                return Tcache::push(bin, block.cast());
+            if bin.room.get() != 0 && Block::mark(block.cast()) != window.addr() {
+                return Tcache::push(bin, block.cast(), window.addr());
             }
         }
         free_slow(block);
@@ -256,7 +263,6 @@ pub unsafe fn free_class(block: *mut u8, class: Class) {
 ///
 /// # Safety
 /// As for [`free`].
-#[cold]
 #[inline(never)]
 pub unsafe fn free_slow(block: *mut u8) {
     if block.is_null() {
@@ -268,7 +274,13 @@ pub unsafe fn free_slow(block: *mut u8) {
     // SAFETY: the page map says what lies at the address; the block is the caller's to give.
     unsafe {
         if class != 0 {
-            check_small(address, class, Misuse::InvalidFree);
+            check_small(address, owner, class, Misuse::InvalidFree);
+            let tcache = tls::get();
+            let bin = Tcache::bin_at(tcache, bin_offset(class));
+            if (*tcache).arena_id() == owner.arena() && bin.room.get() >= ROOM_UNIT {
+                // What the window does not show: slabs of several granules, above all.
+                return Tcache::push(bin, block.cast(), (*tcache).window.get().addr());
+            }
             free_small(block.cast(), owner, class);
         } else if owner.kind() == KIND_LARGE {
             free_large(block.cast(), owner);
@@ -281,14 +293,15 @@ pub unsafe fn free_slow(block: *mut u8) {
 /// Ends the process unless a block of `class` in use starts at `address`.
 ///
 /// # Safety
-/// The page map says that the granule is a slab's of that class.
-unsafe fn check_small(address: usize, class: Class, kind: Misuse) {
+/// The page map says that the granule is a slab's of that class and owner.
+#[inline(always)]
+unsafe fn check_small(address: usize, owner: Owner, class: Class, kind: Misuse) {
     // SAFETY: the caller's contract; the granule is readable.
     unsafe {
         if !is_block(address, class) {
             misuse(kind, address, size_class::size(class));
         }
-        if is_marked_free(ptr::with_exposed_provenance_mut(address)) {
+        if window::is_marked_free(ptr::with_exposed_provenance_mut(address), owner.arena()) {
             let kind = if kind == Misuse::InvalidFree { Misuse::DoubleFree } else { kind };
             misuse(kind, address, size_class::size(class));
         }
@@ -308,7 +321,7 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
             if bin.room.get() < ROOM_UNIT {
                 (*tcache).make_room(class);
             }
-            Tcache::push(bin, block);
+            Tcache::push(bin, block, window::free_mark(owner.arena()));
         } else {
             (*tcache).free_remote(block, owner.arena(), size_class::size(class));
         }
@@ -323,7 +336,7 @@ unsafe fn free_directly(block: *mut Block, owner: u16) {
     let mut chain = Chain::EMPTY;
     // SAFETY: the caller's contract.
     unsafe {
-        Block::set_mark(block, page_map::free_mark());
+        Block::set_mark(block, window::free_mark(owner));
         chain.push(block);
         if let Some(owner) = ARENAS.get(owner) {
             owner.give(chain.head);
@@ -388,7 +401,7 @@ pub unsafe fn usable_size(block: *mut u8, kind: Misuse) -> usize {
     // SAFETY: the page map says what lies at the address.
     unsafe {
         if class != 0 {
-            check_small(address, class, kind);
+            check_small(address, owner, class, kind);
             return size_class::size(class);
         }
         if owner.kind() == KIND_LARGE && is_large(address) {

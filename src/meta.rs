@@ -28,7 +28,7 @@ pub fn allocate(bytes: usize) -> *mut u8 {
             }
             continue;
         }
-        let start = os::map_aligned(STEP, STEP);
+        let start = os::map_aligned(STEP, STEP, 0);
         if start.is_null() {
             return start;
         }

@@ -86,12 +86,17 @@ pub fn thread_number() -> usize {
 
 /// Maps `bytes` of zeroed private memory; null when the kernel has none.
 pub fn map(bytes: usize) -> *mut u8 {
+    map_near(bytes, 0)
+}
+
+/// As [`map`], at the address `hint` if nothing lies there; 0: anywhere.
+fn map_near(bytes: usize, hint: usize) -> *mut u8 {
     count(&KERNEL_CALLS.mmap);
     keeping_errno(|| {
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
+        // SAFETY: a new anonymous mapping, which replaces none.
         let p = unsafe {
             libc::mmap(
-                core::ptr::null_mut(),
+                core::ptr::without_provenance_mut(hint),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
@@ -104,9 +109,10 @@ pub fn map(bytes: usize) -> *mut u8 {
 }
 
 /// Maps `bytes` at a multiple of `align`, a power of two of at least the page size; null when
-/// the kernel has none. Maps more for an instant and gives the rest back.
-pub fn map_aligned(bytes: usize, align: usize) -> *mut u8 {
-    let first = map(bytes);
+/// the kernel has none; at the address `hint` if nothing lies there, 0: anywhere. Maps more for
+/// an instant and gives the rest back.
+pub fn map_aligned(bytes: usize, align: usize, hint: usize) -> *mut u8 {
+    let first = map_near(bytes, hint);
     if first.is_null() || first.addr() & (align - 1) == 0 {
         return first;
     }

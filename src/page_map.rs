@@ -8,27 +8,22 @@
 //!
 //! A region is 64 MiB of address space in which the allocator has, or once had, memory. Foreign
 //! addresses meet an empty slot or a zero entry; nothing behind the address is touched.
-//!
-//! The *window* is the accelerator of the fast `free` for the main arena: one entry per page
-//! over 32 GiB of address space from the first heap on, in one load. A non-zero entry says
-//! "blocks that start in this page are carved, belong to the main arena, and this is the offset
-//! of their class's bin in a [`crate::tcache::Tcache`]". It is only ever a copy of what the page
-//! map says.
 
 use crate::os::{self, PAGE};
 use crate::size_class::{CLASSES, Class, GRANULE};
-use crate::sync::block::Block;
 use crate::sync::publish::{Entry, RegionSlot};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize};
 
 const REGION_SHIFT: u32 = 26;
 const REGION_BYTES: usize = 1 << REGION_SHIFT;
-/// Slots for 47 bits of user addresses. Addresses above are never ours: the kernel gives them
-/// only to who asks for them by a hint (Documentation/arch/x86/x86_64/5level-paging.rst).
-const ROOT_SLOTS: usize = 1 << (47 - REGION_SHIFT);
+/// Bits of a user address. Addresses above are never ours: the kernel gives them only to who
+/// asks for them by a hint (Documentation/arch/x86/x86_64/5level-paging.rst,
+/// Documentation/arch/arm64/memory.rst).
+const ADDRESS_BITS: u32 = if cfg!(target_arch = "x86_64") { 47 } else { 48 };
+const ROOT_SLOTS: usize = 1 << (ADDRESS_BITS - REGION_SHIFT);
 const GRANULES: usize = REGION_BYTES / GRANULE;
 const PAGES: usize = REGION_BYTES / PAGE;
 /// Regions that page ids can name: 4 TiB of heaps and huge blocks.
@@ -346,120 +341,6 @@ unsafe fn entry<'a>(address: usize) -> &'a Entry {
         let entries = (&raw const (*region).entries).cast::<Entry>();
         &*entries.add(address / GRANULE % GRANULES)
     }
-}
-
-/// Bytes of a bin of a thread cache, which begins with one bin per class.
-pub const BIN_BYTES: usize = 16;
-
-/// Bytes from the start of a thread cache to the bin of `class`: what the window's entries say.
-pub const fn bin_offset(class: Class) -> usize {
-    class * BIN_BYTES
-}
-
-/// Pages of the window: 32 GiB.
-pub const WINDOW_PAGES: usize = 1 << 23;
-
-/// A base that no address is in reach of, for caches that must miss the window.
-pub const NO_WINDOW: usize = 1 << 63;
-
-static WINDOW: [AtomicU16; WINDOW_PAGES] = [const { AtomicU16::new(0) }; WINDOW_PAGES];
-/// Address of the window's first page, or `NO_WINDOW`. Set once, before the first entry.
-static WINDOW_BASE: AtomicUsize = AtomicUsize::new(NO_WINDOW);
-
-/// The window's base for caches of the main arena.
-pub fn window_base() -> usize {
-    WINDOW_BASE.load(Relaxed)
-}
-
-/// Places the window. Called once, under the main arena's lock, before its first heap is used.
-pub fn place_window(base: usize) {
-    WINDOW_BASE.store(base, Relaxed);
-}
-
-/// Pages from `base` to `address`; huge when the address is below.
-#[inline(always)]
-pub fn window_index(address: usize, base: usize) -> usize {
-    let distance = address.wrapping_sub(base);
-    #[cfg(target_arch = "x86_64")]
-    {
-        let index;
-        // Opaque to the compiler, which else tests the bits above the window's by a shift of
-        // their own: one instruction more in the fast free.
-        // SAFETY: shifts a register.
-        unsafe {
-            core::arch::asm!(
-                "shr {0}, {shift}",
-                inlateout(reg) distance => index,
-                shift = const PAGE.trailing_zeros(),
-                options(pure, nomem, nostack)
-            );
-        }
-        index
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        distance / PAGE
-    }
-}
-
-/// The bin offset that the window holds for the page with this index.
-///
-/// # Safety
-/// `index < WINDOW_PAGES`.
-#[inline(always)]
-pub unsafe fn window_entry(index: usize) -> usize {
-    // Relaxed: a block's address reaches another thread by the program's own synchronisation,
-    // which orders the entry with it; for any other address every value is harmless.
-    let window = WINDOW.as_ptr();
-    #[cfg(target_arch = "x86_64")]
-    {
-        let offset: usize;
-        // The plain load that a relaxed one is, without the second zero extension that the
-        // compiler adds.
-        // SAFETY: the index is in range by the caller's contract.
-        unsafe {
-            core::arch::asm!(
-                "movzx {0:e}, word ptr [{1} + 2 * {2}]",
-                lateout(reg) offset,
-                in(reg) window,
-                in(reg) index,
-                options(readonly, nostack, preserves_flags)
-            );
-        }
-        offset
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        // SAFETY: the caller's contract.
-        unsafe { (*window.add(index)).load(Relaxed) as usize }
-    }
-}
-
-/// Sets the window's entries for a range of pages, as far as it reaches.
-pub fn set_window(start: usize, bytes: usize, bin_offset: u16) {
-    let first = start.wrapping_sub(window_base()) / PAGE;
-    for index in first..first + bytes.div_ceil(PAGE) {
-        if let Some(entry) = WINDOW.get(index) {
-            entry.store(bin_offset, Relaxed);
-        }
-    }
-}
-
-/// The mark in the second word of every free block: an address inside the library, which the
-/// loader places at random and which no program has a use for.
-#[inline(always)]
-pub fn free_mark() -> usize {
-    (&raw const WINDOW).addr()
-}
-
-/// Whether the block's second word says that it is free.
-///
-/// # Safety
-/// `block` points to 16 readable bytes of a slab or chunk.
-#[inline(always)]
-pub unsafe fn is_marked_free(block: *mut Block) -> bool {
-    // SAFETY: the caller's contract.
-    unsafe { Block::mark(block) == free_mark() }
 }
 
 /// The class of an owner's kind, or 0 when it is no class.

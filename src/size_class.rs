@@ -99,6 +99,27 @@ pub const fn reciprocal(class: Class) -> u32 {
     (1u64 << 32).div_ceil(size(class) as u64) as u32
 }
 
+/// Which block of a slab of `class` starts at `offset` bytes from the slab's start, if one does.
+///
+/// Without a division, as [`reciprocal`], for the offsets and sizes of all slabs: below 2^18
+/// and at most 2^15.
+#[inline]
+pub const fn block_index(offset: usize, class: Class) -> Option<usize> {
+    const SHIFT: u32 = 48;
+    const RECIPROCALS: [u64; CLASSES] = {
+        let mut reciprocals = [0; CLASSES];
+        let mut class = 0;
+        while class < CLASSES {
+            reciprocals[class] = (1u64 << SHIFT).div_ceil(size(class) as u64);
+            class += 1;
+        }
+        reciprocals
+    };
+    let reciprocal = RECIPROCALS[class % CLASSES];
+    let product = offset as u64 * reciprocal;
+    if product & ((1 << SHIFT) - 1) < reciprocal { Some((product >> SHIFT) as usize) } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +147,17 @@ mod tests {
                 } else {
                     assert!(product >= reciprocal);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn block_indices_are_those_of_a_division() {
+        for class in 1..CLASSES {
+            for offset in 0..slab_bytes(class) {
+                let exact = offset.is_multiple_of(size(class));
+                let expected = exact.then(|| offset / size(class));
+                assert_eq!(block_index(offset, class), expected, "{offset} of class {class}");
             }
         }
     }

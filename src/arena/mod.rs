@@ -13,13 +13,14 @@ use crate::config;
 use crate::heap::Heap;
 use crate::meta;
 use crate::os;
-use crate::page_map::{self, MAX_ARENAS};
+use crate::page_map::MAX_ARENAS;
 use crate::size_class::{self, CLASSES, Class};
 use crate::sync::attach::Attach;
 use crate::sync::block::{Block, Chain};
 use crate::sync::depot::DepotSlot;
 use crate::sync::lock::{Locked, RawLock};
 use crate::sync::remote_list::RemoteList;
+use crate::window;
 use chunk::Bins;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -45,6 +46,8 @@ pub struct Inner {
     /// The break's heap, when the main arena went on in a mapped one.
     left_brk: Heap,
     classes: [ClassState; CLASSES],
+    /// Where the next mapped heap should lie, so that the window reaches it; 0: anywhere.
+    heap_hint: usize,
     /// Bytes of the arena's heaps.
     pub heap_bytes: usize,
     /// The most they were.
@@ -62,6 +65,7 @@ impl Inner {
             bins: Bins::new(),
             heap: Heap::NONE,
             left_brk: Heap::NONE,
+            heap_hint: 0,
             classes: [ClassState::NEW; CLASSES],
             heap_bytes: 0,
             peak_heap_bytes: 0,
@@ -471,6 +475,7 @@ impl Arenas {
             return None;
         }
         const { assert!(align_of::<Arena>() <= 128) };
+        window::of(id as u16).open();
         // SAFETY: new memory of the right size, unknown to other threads until the store.
         unsafe {
             place.write(Arena::new(id as u16));
@@ -478,11 +483,6 @@ impl Arenas {
             Some(&*place)
         }
     }
-}
-
-/// The window base for a thread of this arena.
-pub fn window_base(arena: &Arena) -> usize {
-    if arena.id == 0 { page_map::window_base() } else { page_map::NO_WINDOW }
 }
 
 const _: () = assert!(size_class::CLASSES <= 1 << 7);

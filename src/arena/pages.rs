@@ -11,6 +11,7 @@ use crate::page_map::{
     PageState,
 };
 use crate::size_class::GRANULE;
+use crate::window::{self, NO_WINDOW, WINDOW_BYTES};
 
 /// A run of pages taken from the free ones. Its first descriptor says nothing yet.
 #[derive(Debug, Clone, Copy)]
@@ -134,8 +135,13 @@ impl Inner {
                 }
                 brk::Grown::Elsewhere(heap) => {
                     self.add_heap_bytes(heap.end - heap.base);
-                    if page_map::window_base() == page_map::NO_WINDOW {
-                        page_map::place_window(heap.base & !(GRANULE - 1));
+                    let window = window::of(self.id);
+                    if window.base() == NO_WINDOW {
+                        window.place(heap.base & !(GRANULE - 1));
+                        // What the break can not give comes from the window's other end: the
+                        // kernel's own choice would be out of its reach.
+                        self.heap_hint = (window.base() + WINDOW_BYTES - mmap::HEAP_BYTES)
+                            & !(mmap::HEAP_BYTES - 1);
                     }
                     // SAFETY: the lock is held.
                     unsafe { self.replace_heap(heap) };
@@ -144,14 +150,17 @@ impl Inner {
                 brk::Grown::No => {}
             }
         }
-        let Some(heap) = mmap::new_heap(bytes, self.id) else {
+        let Some(heap) = mmap::new_heap(bytes, self.id, self.heap_hint) else {
             return false;
         };
         self.add_heap_bytes(heap.end + PAGE - heap.base);
-        if self.id == 0 && page_map::window_base() == page_map::NO_WINDOW {
+        if heap.base == self.heap_hint {
+            self.heap_hint -= mmap::HEAP_BYTES;
+        }
+        if window::of(self.id).base() == NO_WINDOW {
             // Later heaps come below this one: the kernel maps from the top down.
-            let below = (page_map::WINDOW_PAGES - mmap::HEAP_BYTES / PAGE) * PAGE;
-            page_map::place_window(heap.base.saturating_sub(below));
+            let below = WINDOW_BYTES - mmap::HEAP_BYTES;
+            window::of(self.id).place(heap.base.saturating_sub(below));
         }
         // SAFETY: the lock is held.
         unsafe { self.replace_heap(heap) };

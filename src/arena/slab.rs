@@ -11,6 +11,7 @@ use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
 use crate::size_class::{self, Class, GRANULE, MAX_ONE_GRANULE};
 use crate::sync::block::{Block, Chain};
+use crate::window;
 use core::sync::atomic::AtomicU16;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -85,15 +86,17 @@ unsafe fn slab_start(address: usize) -> usize {
 ///
 /// # Safety
 /// The page map says that the granule is a slab's, of that class.
+#[inline]
 pub unsafe fn is_block(address: usize, class: Class) -> bool {
     // SAFETY: the caller's contract. While a block of the slab is in use, start and class stay;
     // `carved` only grows.
     unsafe {
         let start = slab_start(address);
         let slab = page_map::desc(start).cast::<Slab>();
-        let offset = address - start;
-        let size = size_class::size(class);
-        offset.is_multiple_of(size) && offset / size < usize::from((*slab).carved.load(Relaxed))
+        match size_class::block_index(address - start, class) {
+            Some(index) => index < usize::from((*slab).carved.load(Relaxed)),
+            None => false,
+        }
     }
 }
 
@@ -306,9 +309,7 @@ impl Inner {
         // SAFETY: no block of the slab is out, and it is on no list.
         unsafe {
             let home = (*slab).desc.home;
-            if self.id == 0 {
-                page_map::set_window(start, bytes, 0);
-            }
+            window::of(self.id).set(start, bytes, 0);
             clear_marks(slab, start);
             page_map::set_owner(start, bytes, Owner::new(self.id, KIND_LARGE));
             *page_map::desc(start + PAGE) = PageDesc::INSIDE;
@@ -406,7 +407,7 @@ unsafe fn carve(
         // In the order of their addresses, for the prefetcher.
         for index in (first..count).rev() {
             let block: *mut Block = core::ptr::with_exposed_provenance_mut(start + index * size);
-            Block::set_mark(block, page_map::free_mark());
+            Block::set_mark(block, window::free_mark(arena));
             if index - first < want {
                 got.push(block);
             } else {
@@ -416,16 +417,16 @@ unsafe fn carve(
             }
         }
         (*slab).carved.store(count as u16, Relaxed);
-        if arena == 0 && size <= MAX_ONE_GRANULE {
+        if size <= MAX_ONE_GRANULE {
             // The page in which the first block starts: the one before is open already.
             let from = (start + first * size) / PAGE * PAGE;
             if count == capacity && capacity * size < GRANULE {
                 // What is left behind the last block looks like the start of one more.
                 let rest = core::ptr::with_exposed_provenance_mut(start + capacity * size);
-                Block::set_mark(rest, page_map::free_mark());
+                Block::set_mark(rest, window::free_mark(arena));
             }
             let stop = if count == capacity { start + GRANULE } else { page_end };
-            page_map::set_window(from, stop - from, page_map::bin_offset(class) as u16);
+            window::of(arena).set(from, stop - from, window::bin_offset(class));
         }
     }
 }

@@ -18,11 +18,12 @@ const SHAPES: [(usize, usize); 4] = [
     (1024 * 1024, GRANULE),
 ];
 
-/// Maps a heap with room for at least `bytes` for `arena`, whose lock the caller holds.
-pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
+/// Maps a heap with room for at least `bytes` for `arena`, whose lock the caller holds; at
+/// `hint`, a multiple of [`HEAP_BYTES`], if that is not 0 and the addresses are free.
+pub fn new_heap(bytes: usize, arena: u16, hint: usize) -> Option<Heap> {
     let need = bytes.checked_add(GRANULE.max(os::page_size()))?;
     SHAPES.iter().filter(|&&(size, _)| size >= need).find_map(|&(size, align)| {
-        let start = os::map_aligned(size, align.max(os::page_size()));
+        let start = os::map_aligned(size, align.max(os::page_size()), hint);
         if start.is_null() {
             return None;
         }

@@ -2,7 +2,7 @@
 //! thread's end, recovered in a child after fork.
 
 use super::{ROOM_UNIT, State, Tcache};
-use crate::arena::{self, ARENAS, Arena, Guard};
+use crate::arena::{ARENAS, Arena, Guard};
 use crate::os;
 use crate::size_class::{CLASSES, MAX_ONE_GRANULE, magazine_capacity, reciprocal, size};
 use core::cell::UnsafeCell;
@@ -121,7 +121,7 @@ impl Tcache {
         self.send_pending();
         self.leave(old, old.try_lock());
         self.arena.set(target.id());
-        self.window_base.set(arena::window_base(target));
+        self.look_through_window();
         true
     }
 
@@ -168,7 +168,7 @@ impl Tcache {
             }
         }
         self.arena.set(arena.id());
-        self.window_base.set(arena::window_base(arena));
+        self.look_through_window();
     }
 
     /// Empties the cache into its arena; the thread goes on with it.

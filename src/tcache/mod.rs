@@ -11,14 +11,14 @@
 mod life;
 mod remote;
 
-use crate::arena::{self, ARENAS, Arena};
-use crate::page_map::{BIN_BYTES, NO_WINDOW, bin_offset, free_mark};
+use crate::arena::{ARENAS, Arena};
 use crate::size_class::{self, CLASSES, Class, MAX_TABLE, magazine_capacity};
 use crate::sync::block::{Block, Chain};
+use crate::window::{self, BIN_BYTES, NO_WINDOW, bin_offset};
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::Ordering::Release;
-use core::sync::atomic::{AtomicPtr, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU16, compiler_fence};
 
 /// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
 /// offset in its slab and the reciprocal of its size (see [`size_class::reciprocal`]).
@@ -83,8 +83,10 @@ pub enum State {
 #[repr(C)]
 pub struct Tcache {
     bins: [Bin; CLASSES],
-    /// First address of the window for threads of the main arena; else [`NO_WINDOW`].
+    /// First address of the arena's window, or [`NO_WINDOW`].
     pub window_base: Cell<usize>,
+    /// Its entries, whose address is also the mark of the arena's free blocks.
+    pub window: Cell<*const AtomicU16>,
     /// Offset of the bin for requests of up to 16 × index bytes.
     table: [u16; MAX_TABLE / 16 + 1],
     state: Cell<State>,
@@ -128,6 +130,7 @@ impl Tcache {
                 }
             }; CLASSES],
             window_base: Cell::new(NO_WINDOW),
+            window: Cell::new(ptr::null()),
             table: table(),
             state: Cell::new(state),
             arena: Cell::new(u16::MAX),
@@ -249,12 +252,13 @@ impl Tcache {
     /// Puts a block in a bin that has room.
     ///
     /// # Safety
-    /// The block is of the bin's class and the cache's arena, and nobody uses it.
+    /// The block is of the bin's class and the cache's arena, whose mark of free blocks `mark`
+    /// is, and nobody uses it.
     #[inline(always)]
-    pub unsafe fn push(bin: &Bin, block: *mut Block) {
+    pub unsafe fn push(bin: &Bin, block: *mut Block, mark: usize) {
         // SAFETY: the caller's contract.
         unsafe {
-            Block::set_mark(block, free_mark());
+            Block::set_mark(block, mark);
             bin.room.set(bin.room.get().wrapping_sub(ROOM_UNIT));
             Block::set_next(block, bin.head.get());
         }
@@ -307,9 +311,23 @@ impl Tcache {
         drop(held);
         self.fill(class, got.head, got.count);
         // The main arena's first heap places the window.
-        self.window_base.set(arena::window_base(arena));
+        self.look_through_window();
         self.note_lock(waited);
         got.count > 0
+    }
+
+    /// Makes the window of the cache's arena the one that the fast free looks through.
+    fn look_through_window(&self) {
+        let window = window::of(self.arena.get());
+        if self.window_base.get() == window.base() && self.window.get() == window.entries() {
+            return;
+        }
+        // A signal handler that frees in between must miss.
+        self.window_base.set(NO_WINDOW);
+        compiler_fence(Release);
+        self.window.set(window.entries());
+        compiler_fence(Release);
+        self.window_base.set(window.base());
     }
 
     /// Makes a list the contents of the empty bin of `class`.

@@ -5,8 +5,8 @@
 
 use super::{PENDING_BLOCKS, PENDING_BYTES, Pending, Tcache};
 use crate::arena::ARENAS;
-use crate::page_map::free_mark;
 use crate::sync::block::{Block, Chain};
+use crate::window;
 use core::ptr;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::compiler_fence;
@@ -28,7 +28,7 @@ impl Tcache {
         };
         // SAFETY: the caller's contract.
         unsafe {
-            Block::set_mark(block, free_mark());
+            Block::set_mark(block, window::free_mark(owner));
             Block::set_next(block, slot.head.get());
         }
         if slot.count.get() == 0 {
