@@ -1,8 +1,10 @@
 //! The `arenite` command: runs programs on Arenite, reports what the allocator did for them,
-//! and demonstrates it with a service of its own.
+//! compares it with other allocators, and demonstrates it with a service of its own.
 
 mod allocator;
+mod compare;
 mod demo;
+mod library;
 mod report;
 mod run;
 mod supervise;
@@ -26,6 +28,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Run(run::Options),
+    Compare(compare::Options),
     Demo(demo::Options),
     /// The service of the demonstration, in a process of its own.
     #[command(hide = true)]
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let task = Cli::parse().task.unwrap_or_else(|| Task::Demo(demo::Options::default()));
     let done = match task {
         Task::Run(options) => return run::run(&options),
+        Task::Compare(options) => return compare::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
     };

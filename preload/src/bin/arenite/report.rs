@@ -101,6 +101,12 @@ impl Reports {
         reports.others.sort_by_key(|value| value.get("pid").and_then(Value::as_u64));
         reports
     }
+
+    /// Whether one of the processes had a block of Arenite's.
+    pub fn any_block(&self) -> bool {
+        let mut all = self.own.iter().chain(&self.others);
+        all.any(|report| Figures::deserialize(report).is_ok_and(|figures| !figures.is_unused()))
+    }
 }
 
 /// A program that has ended, and all that is known about it.
@@ -272,7 +278,8 @@ impl Figures {
     }
 }
 
-fn signal_name(number: i32) -> String {
+/// The name of a signal, or its number.
+pub fn signal_name(number: i32) -> String {
     match nix::sys::signal::Signal::try_from(number) {
         Ok(signal) => signal.to_string(),
         Err(_) => format!("signal {number}"),

@@ -1,24 +1,21 @@
 //! `arenite run`: any program on Arenite, by LD_PRELOAD (ld.so(8)).
 
+use crate::library;
 use crate::report::{Finished, Reports};
 use crate::supervise::{self, Ended};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Exit statuses as env(1) and nohup(1) have them: the command itself failed, the program can
 /// not be run, the program is not there.
-const FAILED: u8 = 125;
-const CANNOT_RUN: u8 = 126;
-const NOT_FOUND: u8 = 127;
-
-/// The file name of the library.
-const LIBRARY: &str = "libarenite.so";
+pub const FAILED: u8 = 125;
+pub const CANNOT_RUN: u8 = 126;
+pub const NOT_FOUND: u8 = 127;
 
 /// Runs a program with Arenite as its malloc.
 ///
@@ -60,9 +57,10 @@ pub struct Options {
 }
 
 /// Why the program did not run, and the status to say it with.
-struct Failure {
-    status: u8,
-    error: anyhow::Error,
+#[derive(Debug)]
+pub struct Failure {
+    pub status: u8,
+    pub error: anyhow::Error,
 }
 
 impl From<anyhow::Error> for Failure {
@@ -72,7 +70,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 impl Failure {
-    fn of_start(program: &OsStr, error: std::io::Error) -> Self {
+    pub fn of_start(program: &OsStr, error: std::io::Error) -> Self {
         let program = program.to_string_lossy();
         match error.kind() {
             ErrorKind::NotFound => {
@@ -130,7 +128,7 @@ fn run_and_report(options: &Options) -> Result<Ended, Failure> {
     Ok(ended)
 }
 
-fn create(path: &Path) -> Result<(&Path, File)> {
+pub fn create(path: &Path) -> Result<(&Path, File)> {
     let file = File::create(path).with_context(|| format!("{}", path.display()))?;
     Ok((path, file))
 }
@@ -146,47 +144,12 @@ fn write_json(file: File, finished: &Finished<'_>) -> Result<()> {
 /// The command to start, and the name of the program.
 fn prepare(options: &Options) -> Result<(Command, OsString)> {
     let (program, arguments) = options.command.split_first().context("no program is named")?;
-    let library = library(options.library.as_deref())?;
+    let library = library::find(options.library.as_deref())?;
     let mut command = Command::new(program);
     command
         .args(arguments)
         .env("LD_PRELOAD", preload(library.into(), std::env::var_os("LD_PRELOAD")));
     Ok((command, program.clone()))
-}
-
-/// The library's absolute path: the program may change its directory before it starts others.
-fn library(given: Option<&Path>) -> Result<PathBuf> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => beside_the_command()?,
-    };
-    let path = path.canonicalize().with_context(|| format!("{}", path.display()))?;
-    // The dynamic linker only warns about what it can not load, and goes on without it.
-    let mut magic = [0u8; 4];
-    File::open(&path)
-        .and_then(|mut file| file.read_exact(&mut magic))
-        .with_context(|| format!("{}", path.display()))?;
-    if magic != *b"\x7fELF" {
-        bail!("{}: not a shared library", path.display());
-    }
-    if path.as_os_str().as_bytes().iter().any(|byte| b" :".contains(byte)) {
-        bail!("{}: LD_PRELOAD can not hold a path with a space or a colon", path.display());
-    }
-    Ok(path)
-}
-
-fn beside_the_command() -> Result<PathBuf> {
-    let command = std::env::current_exe().context("the path of the command is unknown")?;
-    let directory = command.parent().context("the command is in no directory")?;
-    let places = [directory.join(LIBRARY), directory.join("../lib").join(LIBRARY)];
-    match places.iter().find(|place| place.is_file()) {
-        Some(place) => Ok(place.clone()),
-        None => bail!(
-            "{LIBRARY} is neither in {} nor in ../lib from there; build it with `cargo build \
-             --release`, or name it with --library or ARENITE_LIBRARY",
-            directory.display()
-        ),
-    }
 }
 
 /// The library before what is to be preloaded already.

@@ -1,0 +1,302 @@
+//! The allocators that are compared: Arenite, the system's, and the libraries of others.
+
+use super::Options;
+use crate::library;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The names that are not a peer's.
+pub const ARENITE: &str = "arenite";
+pub const AGAIN: &str = "arenite-again";
+pub const SYSTEM: &str = "system";
+
+/// What turns huge pages off in mimalloc: the option of versions 1.9.6, 2.2.6, 3.1.6 and later,
+/// the one of those before, and its older name. The versions before 2.1.4 have none for what the
+/// kernel does by itself, so the launcher also asks the kernel.
+const NO_HUGE_PAGES: [(&str, &str); 3] = [
+    ("MIMALLOC_ALLOW_THP", "0"),
+    ("MIMALLOC_ALLOW_LARGE_OS_PAGES", "0"),
+    ("MIMALLOC_LARGE_OS_PAGES", "0"),
+];
+
+/// One allocator, with settings.
+#[derive(Debug, Clone)]
+pub struct Allocator {
+    pub name: String,
+    /// What is preloaded; an absolute path without links.
+    pub library: Option<PathBuf>,
+    /// Set for the program, besides LD_PRELOAD.
+    pub environment: BTreeMap<String, String>,
+    /// Whether the program may have transparent huge pages.
+    pub huge_pages: bool,
+}
+
+impl Allocator {
+    fn new(name: &str, library: Option<PathBuf>) -> Self {
+        Self { name: name.to_owned(), library, environment: BTreeMap::new(), huge_pages: true }
+    }
+
+    /// Whether this is somebody else's: its failure is not the command's.
+    pub fn is_peer(&self) -> bool {
+        ![ARENITE, AGAIN, SYSTEM].contains(&self.name.as_str())
+    }
+
+    /// The same library without huge pages, if it is mimalloc, which otherwise asks for them.
+    fn without_huge_pages(&self) -> Option<Self> {
+        self.name.starts_with("mimalloc").then(|| Self {
+            name: format!("{}-nothp", self.name),
+            library: self.library.clone(),
+            environment: NO_HUGE_PAGES.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            huge_pages: false,
+        })
+    }
+}
+
+/// A library that the user names.
+#[derive(Debug, Clone)]
+pub struct Named {
+    name: String,
+    path: PathBuf,
+}
+
+impl std::str::FromStr for Named {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, path) = text.split_once('=').context("it is NAME=PATH")?;
+        if name.is_empty() || name.contains(':') || [ARENITE, AGAIN, SYSTEM].contains(&name) {
+            bail!("'{name}' can not be the name of another allocator");
+        }
+        Ok(Self { name: name.to_owned(), path: path.into() })
+    }
+}
+
+/// A setting of one allocator.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    name: String,
+    variable: String,
+    value: String,
+}
+
+impl std::str::FromStr for Setting {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, setting) = text.split_once(':').context("it is NAME:VARIABLE=VALUE")?;
+        let (variable, value) = setting.split_once('=').context("it is NAME:VARIABLE=VALUE")?;
+        if variable.is_empty() || variable == "LD_PRELOAD" {
+            bail!("'{variable}' can not be set; --with names a library");
+        }
+        let [name, variable, value] = [name, variable, value].map(str::to_owned);
+        Ok(Self { name, variable, value })
+    }
+}
+
+/// All that are to be compared; Arenite is the first.
+pub fn choose(options: &Options) -> Result<Vec<Allocator>> {
+    let library = library::find(options.library.as_deref())?;
+    let mut all = vec![Allocator::new(ARENITE, Some(library.clone()))];
+    if options.control {
+        all.push(Allocator::new(AGAIN, Some(library)));
+    }
+    all.push(Allocator::new(SYSTEM, None));
+    all.extend(peers(options)?);
+    for Setting { name, variable, value } in &options.env {
+        let allocator = all.iter_mut().find(|allocator| allocator.name == *name);
+        let Some(allocator) = allocator else { bail!(unknown("--env", name, &all)) };
+        allocator.environment.insert(variable.clone(), value.clone());
+    }
+    if let Some(name) = options.only.iter().find(|&name| all.iter().all(|one| one.name != *name)) {
+        bail!(unknown("--only", name, &all));
+    }
+    if !options.only.is_empty() {
+        all.retain(|one| {
+            [ARENITE, AGAIN].contains(&one.name.as_str()) || options.only.contains(&one.name)
+        });
+    }
+    Ok(all)
+}
+
+fn unknown(option: &str, name: &str, all: &[Allocator]) -> String {
+    let names: Vec<_> = all.iter().map(|allocator| allocator.name.as_str()).collect();
+    format!("{option}: there is no allocator '{name}', only {}", names.join(", "))
+}
+
+/// The libraries that the user names, those of the directory, and those of the machine; of those
+/// with the same name the first.
+fn peers(options: &Options) -> Result<Vec<Allocator>> {
+    let mut found: Vec<Allocator> = Vec::new();
+    for Named { name, path } in &options.with {
+        if found.iter().any(|allocator| allocator.name == *name) {
+            bail!("--with: '{name}' is named twice");
+        }
+        let path = library::preloadable(path).with_context(|| format!("--with {name}"))?;
+        found.push(Allocator::new(name, Some(path)));
+    }
+    let mut others = Vec::new();
+    if let Some(directory) = &options.peers {
+        let names = list(directory).with_context(|| format!("--peers {}", directory.display()))?;
+        for path in names {
+            let stem = path.file_name().and_then(OsStr::to_str).and_then(stem_in_directory);
+            if let Some(stem) = stem {
+                others.push((stem.to_owned(), library::preloadable(&path)?));
+            }
+        }
+    }
+    others.extend(on_the_machine());
+    for (name, path) in others {
+        if found.iter().all(|allocator| allocator.name != name) {
+            found.push(Allocator::new(&name, Some(path)));
+        }
+    }
+    let mut all = Vec::new();
+    for allocator in &found {
+        all.push(allocator.clone());
+        let twin = allocator.without_huge_pages();
+        all.extend(twin.filter(|twin| found.iter().all(|other| other.name != twin.name)));
+    }
+    Ok(all)
+}
+
+/// `lib<stem>.so` and nothing else.
+fn stem_in_directory(file: &str) -> Option<&str> {
+    file.strip_prefix("lib")?.strip_suffix(".so").filter(|stem| !stem.is_empty())
+}
+
+/// The files of a directory by name, the last name first: of versions of a library the newest.
+fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        paths.push(entry?.path());
+    }
+    paths.sort_by(|a, b| b.cmp(a));
+    Ok(paths)
+}
+
+/// Allocators in the dynamic linker's cache and in the usual places, in the order of their names.
+fn on_the_machine() -> BTreeMap<String, PathBuf> {
+    let mut paths = in_the_cache();
+    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+    for base in ["/usr/local/lib", "/usr/local/lib64", "/lib", "/usr/lib", "/usr/lib64"] {
+        for place in [Path::new(base).to_owned(), Path::new(base).join(&triplet)] {
+            paths.extend(list(&place).unwrap_or_default());
+        }
+    }
+    let own = kind_of(Path::new("/proc/self/exe"));
+    let mut found = BTreeMap::new();
+    for path in paths {
+        let Some(name) = path.file_name().and_then(OsStr::to_str).and_then(known_name) else {
+            continue;
+        };
+        // Some machines have libraries of two kinds, and scripts that are called like libraries.
+        if kind_of(&path) == own && !found.contains_key(&name) {
+            let Ok(path) = library::preloadable(&path) else { continue };
+            found.insert(name, path);
+        }
+    }
+    found
+}
+
+/// The paths that `ldconfig -p` tells, in its order.
+fn in_the_cache() -> Vec<PathBuf> {
+    // Not in the PATH of every user.
+    let ldconfig = ["/sbin/ldconfig", "/usr/sbin/ldconfig"].map(Path::new);
+    let Some(ldconfig) = ldconfig.into_iter().find(|path| path.is_file()) else {
+        return Vec::new();
+    };
+    let Ok(output) = Command::new(ldconfig).arg("-p").output() else { return Vec::new() };
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter_map(|line| Some(line.split_once(" => ")?.1.into())).collect()
+}
+
+/// The class and the machine of an ELF file.
+fn kind_of(path: &Path) -> Option<(u8, [u8; 2])> {
+    let mut header = [0; 20];
+    File::open(path).ok()?.read_exact(&mut header).ok()?;
+    header.starts_with(b"\x7fELF").then_some((header[4], [header[18], header[19]]))
+}
+
+/// The allocator's name, if the file is called like one of the known libraries. Builds that
+/// check or profile are not what anybody runs.
+fn known_name(file: &str) -> Option<String> {
+    let (stem, version) = file.strip_prefix("lib")?.split_once(".so")?;
+    if !(version.is_empty() || version.starts_with('.'))
+        || ["debug", "checks", "profiler"].iter().any(|word| stem.contains(word))
+    {
+        return None;
+    }
+    let named = |prefix: &str| stem.strip_prefix(prefix);
+    if ["jemalloc", "mimalloc"].contains(&stem) {
+        return Some(stem.to_owned());
+    }
+    if let Some(rest) = named("snmallocshim") {
+        return Some(format!("snmalloc{rest}"));
+    }
+    if let Some(rest) = named("rpmalloc") {
+        return Some(format!("rpmalloc{}", rest.strip_prefix("wrap").unwrap_or(rest)));
+    }
+    if named("tcmalloc").is_some() {
+        return Some(stem.replace('_', "-"));
+    }
+    ["scudo", "hardened_malloc"].iter().any(|p| named(p).is_some()).then(|| stem.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_known_by_their_file_names() {
+        for (file, name) in [
+            ("libjemalloc.so.2", Some("jemalloc")),
+            ("libmimalloc.so.2.0", Some("mimalloc")),
+            ("libtcmalloc.so", Some("tcmalloc")),
+            ("libtcmalloc_minimal.so.4", Some("tcmalloc-minimal")),
+            ("libtcmalloc_minimal_debug.so.4", None),
+            ("libtcmalloc_and_profiler.so.4", None),
+            ("libsnmallocshim.so", Some("snmalloc")),
+            ("libsnmallocshim-rust.so", Some("snmalloc-rust")),
+            ("libsnmallocshim-checks.so", None),
+            ("librpmalloc.so", Some("rpmalloc")),
+            ("librpmallocwrap.so", Some("rpmalloc")),
+            ("libscudo.so", Some("scudo")),
+            ("libhardened_malloc.so", Some("hardened_malloc")),
+            ("libhardened_malloc-light.so", Some("hardened_malloc-light")),
+            ("libjemalloc.a", None),
+            ("libjemalloc.software", None),
+            ("jemalloc.so", None),
+            ("libc.so.6", None),
+        ] {
+            assert_eq!(known_name(file).as_deref(), name, "{file}");
+        }
+    }
+
+    #[test]
+    fn mimalloc_has_a_twin_without_huge_pages() {
+        let twin = Allocator::new("mimalloc", None).without_huge_pages().expect("a twin");
+        assert_eq!(twin.name, "mimalloc-nothp");
+        assert_eq!(twin.environment["MIMALLOC_ALLOW_THP"], "0");
+        assert!(!twin.huge_pages);
+        assert!(Allocator::new("jemalloc", None).without_huge_pages().is_none());
+    }
+
+    #[test]
+    fn settings_are_split_at_the_first_signs() {
+        let setting: Setting = "jemalloc:MALLOC_CONF=a:b,c=d".parse().expect("a setting");
+        assert_eq!(setting.name, "jemalloc");
+        assert_eq!(setting.variable, "MALLOC_CONF");
+        assert_eq!(setting.value, "a:b,c=d");
+        for text in ["", "jemalloc", "jemalloc:A", "jemalloc:=1", "jemalloc:LD_PRELOAD=x"] {
+            assert!(text.parse::<Setting>().is_err(), "{text}");
+        }
+        for text in ["", "jemalloc", "=path", "arenite=path", "system=path", "a:b=path"] {
+            assert!(text.parse::<Named>().is_err(), "{text}");
+        }
+    }
+}
