@@ -18,6 +18,9 @@ const FOOT: u32 = 50;
 /// Of a letter, about.
 const LETTER: u32 = 8;
 
+/// Letters of the title; the end of a longer command is cut off.
+const TITLE: usize = 90;
+
 /// The figures, their names and colours (of Okabe and Ito, whom few confuse).
 const BARS: [(Figure, &str, RGBColor); 2] = [
     (Figure::Wall, "wall time", RGBColor(0, 114, 178)),
@@ -48,6 +51,22 @@ fn bar(summary: &Summary<'_>, figure: Figure) -> Option<Ratio> {
     summary.ratio(figure)
 }
 
+/// A title that fits, without what an XML document may not hold.
+fn fit(title: &str) -> String {
+    let plain = title.replace(char::is_control, " ");
+    match plain.char_indices().nth(TITLE) {
+        None => plain,
+        Some((end, _)) => format!("{}…", &plain[..end]),
+    }
+}
+
+/// The end of the axis: that of the longest whisker, unless it is far beyond all bars.
+fn longest(summaries: &[Summary<'_>]) -> f64 {
+    let bars = || summaries.iter().flat_map(|one| BARS.map(|(figure, ..)| bar(one, figure)));
+    let most = |value: fn(Ratio) -> f64| bars().flatten().map(value).fold(1.0, f64::max);
+    1.08 * most(|ratio| ratio.high.unwrap_or(ratio.value)).min(2.0 * most(|ratio| ratio.value))
+}
+
 fn draw(
     area: &Area<'_>,
     title: &str,
@@ -55,25 +74,21 @@ fn draw(
 ) -> Result<(), Box<dyn std::error::Error>> {
     area.fill(&WHITE)?;
     let font = ("sans-serif", 14).into_font();
-    area.draw(&Text::new(title.to_owned(), (MARGIN as i32, 10), ("sans-serif", 16).into_font()))?;
+    area.draw(&Text::new(fit(title), (MARGIN as i32, 10), ("sans-serif", 16).into_font()))?;
     legend(area)?;
-    let longest = summaries.iter().map(|one| one.allocator().name.chars().count()).max();
-    let names = LETTER * u32::try_from(longest.unwrap_or(0))? + 2 * MARGIN;
-    let largest = summaries
-        .iter()
-        .flat_map(|one| BARS.map(|(figure, ..)| bar(one, figure)))
-        .flatten()
-        .map(|ratio| ratio.high.unwrap_or(ratio.value))
-        .fold(1.0, f64::max);
+    let letters = summaries.iter().map(|one| one.allocator().name.chars().count()).max();
+    let names = LETTER * u32::try_from(letters.unwrap_or(0))? + 2 * MARGIN;
+    let end = longest(summaries);
     let mut chart = ChartBuilder::on(area)
         .margin_top(HEAD)
         .margin_right(2 * MARGIN)
         .set_label_area_size(LabelAreaPosition::Left, names.min(WIDTH / 2))
         .set_label_area_size(LabelAreaPosition::Bottom, FOOT)
-        .build_cartesian_2d(0.0..1.08 * largest, summaries.len() as f64..0.0)?;
+        .build_cartesian_2d(0.0..end, summaries.len() as f64..0.0)?;
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .x_max_light_lines(1)
         .disable_y_axis()
         .x_desc("relative to Arenite; whiskers: 95 % confidence interval")
         .x_label_style(font.clone())
@@ -88,11 +103,12 @@ fn draw(
             let bar = Rectangle::new([(0.0, top), (ratio.value, bottom)], colour.filled());
             chart.draw_series([bar])?;
             let Some((low, high)) = ratio.low.zip(ratio.high) else { continue };
-            let (middle, end) = (f64::midpoint(top, bottom), THICKNESS / 4.0);
+            let (middle, cap) = (f64::midpoint(top, bottom), THICKNESS / 4.0);
+            let (low, high) = (low.min(end), high.min(end));
             for line in [
                 [(low, middle), (high, middle)],
-                [(low, middle - end), (low, middle + end)],
-                [(high, middle - end), (high, middle + end)],
+                [(low, middle - cap), (low, middle + cap)],
+                [(high, middle - cap), (high, middle + cap)],
             ] {
                 chart.draw_series([PathElement::new(line, BLACK.stroke_width(2))])?;
             }
