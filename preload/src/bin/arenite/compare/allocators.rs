@@ -15,6 +15,9 @@ pub const ARENITE: &str = "arenite";
 pub const AGAIN: &str = "arenite-again";
 pub const SYSTEM: &str = "system";
 
+/// The end of the name of a mimalloc without huge pages.
+const NO_HUGE_PAGES_NAME: &str = "-nothp";
+
 /// What turns huge pages off in mimalloc: the option of versions 1.9.6, 2.2.6, 3.1.6 and later,
 /// the one of those before, and its older name. The versions before 2.1.4 have none for what the
 /// kernel does by itself, so the launcher also asks the kernel.
@@ -48,8 +51,10 @@ impl Allocator {
 
     /// The same library without huge pages, if it is mimalloc, which otherwise asks for them.
     fn without_huge_pages(&self) -> Option<Self> {
-        self.name.starts_with("mimalloc").then(|| Self {
-            name: format!("{}-nothp", self.name),
+        let is_other =
+            self.name.starts_with("mimalloc") && !self.name.ends_with(NO_HUGE_PAGES_NAME);
+        is_other.then(|| Self {
+            name: format!("{}{NO_HUGE_PAGES_NAME}", self.name),
             library: self.library.clone(),
             environment: NO_HUGE_PAGES.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             huge_pages: false,
@@ -283,6 +288,7 @@ mod tests {
         assert_eq!(twin.name, "mimalloc-nothp");
         assert_eq!(twin.environment["MIMALLOC_ALLOW_THP"], "0");
         assert!(!twin.huge_pages);
+        assert!(twin.without_huge_pages().is_none());
         assert!(Allocator::new("jemalloc", None).without_huge_pages().is_none());
     }
 

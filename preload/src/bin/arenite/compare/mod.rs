@@ -32,9 +32,10 @@ const FAILED_RUNS: u8 = 1;
 #[command(after_help = "\
 What is measured: wall time; and by wait4(2), of the program and the descendants it waited for,
 user and system time, the largest peak RSS, and page faults. A small process in between starts
-the program, so that the size of this command does not count as the program's. Standard input is
-/dev/null; output is discarded; an LD_PRELOAD of the environment is not passed on. A program that
-is static, or brings its own allocator, does not notice what is preloaded.
+the program, so that the size of this command does not count as the program's; the few page
+faults between its fork and the exec do count. Standard input is /dev/null; output is discarded;
+an LD_PRELOAD of the environment is not passed on. A program that is static, or brings its own
+allocator, does not notice what is preloaded.
 
 Method: the runs are interleaved in rounds, each of which has every allocator once, in an order in
 which another one starts each time and each follows each other equally often. Ratios are taken

@@ -5,6 +5,7 @@ use super::statistics::Ratio;
 use super::summary::{Figure, Summary};
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -31,6 +32,7 @@ const BARS: [(Figure, &str, RGBColor); 2] = [
 const THICKNESS: f64 = 0.36;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// An SVG document.
 pub fn svg(title: &str, summaries: &[Summary<'_>]) -> Result<String> {
@@ -96,22 +98,9 @@ fn draw(
         .draw()?;
     for (row, summary) in summaries.iter().enumerate() {
         let row = row as f64;
-        for ((figure, _, colour), place) in BARS.into_iter().zip(0u8..) {
-            let Some(ratio) = bar(summary, figure) else { continue };
+        for (place, bar) in (0u8..).zip(BARS) {
             let top = row + 0.5 + (f64::from(place) - 1.0) * THICKNESS;
-            let bottom = top + 0.95 * THICKNESS;
-            let bar = Rectangle::new([(0.0, top), (ratio.value, bottom)], colour.filled());
-            chart.draw_series([bar])?;
-            let Some((low, high)) = ratio.low.zip(ratio.high) else { continue };
-            let (middle, cap) = (f64::midpoint(top, bottom), THICKNESS / 4.0);
-            let (low, high) = (low.min(end), high.min(end));
-            for line in [
-                [(low, middle), (high, middle)],
-                [(low, middle - cap), (low, middle + cap)],
-                [(high, middle - cap), (high, middle + cap)],
-            ] {
-                chart.draw_series([PathElement::new(line, BLACK.stroke_width(2))])?;
-            }
+            draw_bar(&mut chart, summary, bar, top)?;
         }
         let place = chart.backend_coord(&(0.0, row + 0.5));
         let style = TextStyle::from(font.clone()).pos(Pos::new(HPos::Right, VPos::Center));
@@ -125,6 +114,30 @@ fn draw(
     let one = [(1.0, 0.0), (1.0, summaries.len() as f64)];
     chart.draw_series([PathElement::new(one, BLACK.mix(0.6))])?;
     area.present()?;
+    Ok(())
+}
+
+/// A bar with the whiskers of its interval, which end at the end of the axis.
+fn draw_bar(
+    chart: &mut Chart<'_, '_>,
+    summary: &Summary<'_>,
+    (figure, _, colour): (Figure, &str, RGBColor),
+    top: f64,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let Some(ratio) = bar(summary, figure) else { return Ok(()) };
+    let bottom = top + 0.95 * THICKNESS;
+    chart.draw_series([Rectangle::new([(0.0, top), (ratio.value, bottom)], colour.filled())])?;
+    let Some((low, high)) = ratio.low.zip(ratio.high) else { return Ok(()) };
+    let end = chart.x_range().end;
+    let (low, high) = (low.min(end), high.min(end));
+    let (middle, cap) = (f64::midpoint(top, bottom), THICKNESS / 4.0);
+    for line in [
+        [(low, middle), (high, middle)],
+        [(low, middle - cap), (low, middle + cap)],
+        [(high, middle - cap), (high, middle + cap)],
+    ] {
+        chart.draw_series([PathElement::new(line, BLACK.stroke_width(2))])?;
+    }
     Ok(())
 }
 
