@@ -546,6 +546,7 @@ pub fn trim(pad: usize) -> usize {
         let Some(mut held) = arena.lock_open() else { return freed };
         arena.drain(&mut held);
         arena.empty_depot(&mut held);
+        Tcache::flush_parked(&mut held);
         // SAFETY: the lock is held.
         freed
             + unsafe {

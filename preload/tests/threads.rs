@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Outcome, compile_with, passes, run};
+use common::{Outcome, compile_with, on_system, passes, run};
 
 fn threads(mode: &str) -> Outcome {
     passes("threads.c", &[mode])
@@ -15,6 +15,9 @@ fn ten_thousand_threads_in_batches_keep_the_memory_flat() {
     let early = outcome.number("rss_kib_after_100");
     let late = outcome.number("rss_kib_after_all");
     assert!(early > 0 && late <= 2 * early, "{early} KiB, then {late} KiB");
+    // What a thread's cache holds at its end is still there for the next thread.
+    let lost = outcome.number("in_use_after_all");
+    assert!(on_system() || lost < 64 * 1024, "{lost} bytes in use at the end");
 }
 
 #[test]

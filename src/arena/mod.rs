@@ -35,6 +35,10 @@ const DEPOT_SLOTS: usize = 4;
 /// Bytes of undrained remote frees from which a sender takes the list to its arena itself.
 const REMOTE_LIMIT: usize = 1024 * 1024;
 
+/// A thread cache without a thread, of which an arena knows nothing but that it waits there.
+#[derive(Debug)]
+pub enum Parked {}
+
 /// What the arena's lock guards.
 #[derive(Debug)]
 pub struct Inner {
@@ -48,6 +52,15 @@ pub struct Inner {
     classes: [ClassState; CLASSES],
     /// Where the next mapped heap should lie, so that the window reaches it; 0: anywhere.
     heap_hint: usize,
+    /// The top was trimmed, and has not grown again since.
+    trimmed: bool,
+    /// Free bytes at the top that the arena keeps in any case: each growth after a trim doubles
+    /// them, so that a program which needs the same memory again and again gets it once.
+    trim_slack: usize,
+    /// Caches of ended threads, with what they hold: the first of a list that the caches link.
+    pub parked: *mut Parked,
+    /// Bytes that they hold.
+    pub parked_bytes: usize,
     /// Bytes of the arena's heaps.
     pub heap_bytes: usize,
     /// The most they were.
@@ -66,6 +79,10 @@ impl Inner {
             heap: Heap::NONE,
             left_brk: Heap::NONE,
             heap_hint: 0,
+            trimmed: false,
+            trim_slack: 0,
+            parked: core::ptr::null_mut(),
+            parked_bytes: 0,
             classes: [ClassState::NEW; CLASSES],
             heap_bytes: 0,
             peak_heap_bytes: 0,

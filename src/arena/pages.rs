@@ -12,6 +12,10 @@ use crate::page_map::{
 };
 use crate::size_class::GRANULE;
 use crate::window::{self, NO_WINDOW, WINDOW_BYTES};
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Most free bytes that a top keeps because the program needed them again after a trim.
+const MAX_TRIM_SLACK: usize = 64 * 1024 * 1024;
 
 /// A run of pages taken from the free ones. Its first descriptor says nothing yet.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +102,11 @@ impl Inner {
 
     unsafe fn take_from_top(&mut self, pages: usize, align: usize) -> Option<Run> {
         let first = self.heap.source == Source::Mmap && self.heap.top == self.heap.base;
+        let touched = self.heap.zero_from;
         let (gap, start, zero) = self.heap.take(pages * PAGE, align)?;
+        if self.heap.zero_from > touched {
+            self.note_growth();
+        }
         let first = if first { CHUNK_FIRST } else { 0 };
         let zero = if zero { CHUNK_ZERO } else { 0 };
         if gap < start {
@@ -124,6 +132,7 @@ impl Inner {
     /// Makes the top chunk hold `bytes` more, in this heap or a new one.
     #[cold]
     unsafe fn grow(&mut self, bytes: usize) -> bool {
+        self.note_growth();
         if self.id == 0 {
             let end = self.heap.end;
             match brk::grow(&mut self.heap, bytes) {
@@ -170,6 +179,32 @@ impl Inner {
     fn add_heap_bytes(&mut self, bytes: usize) {
         self.heap_bytes += bytes;
         self.peak_heap_bytes = self.peak_heap_bytes.max(self.heap_bytes);
+    }
+
+    /// Takes note that the top takes memory from the kernel.
+    fn note_growth(&mut self) {
+        if core::mem::replace(&mut self.trimmed, false) {
+            let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
+            self.trim_slack = kept.saturating_mul(2).min(MAX_TRIM_SLACK);
+        }
+    }
+
+    /// Gives the top back to the kernel if it holds more than the arena keeps.
+    unsafe fn trim_top(&mut self) {
+        let mut threshold = config::TRIM_THRESHOLD.load(Relaxed);
+        if config::DYNAMIC_THRESHOLDS.load(Relaxed) {
+            threshold = threshold.max(self.trim_slack);
+        }
+        let pad = config::TOP_PAD.load(Relaxed);
+        if self.heap.spare_bytes() < threshold.saturating_add(pad) {
+            return;
+        }
+        // SAFETY: the lock is held.
+        if unsafe { self.leave_empty_heap() } == 0 {
+            let bytes = self.heap.trim(threshold, pad);
+            self.trimmed(bytes);
+        }
+        self.trimmed = true;
     }
 
     /// Takes note of the bytes that a trim of the top gave back; returns them.
@@ -251,11 +286,7 @@ impl Inner {
             if end == self.heap.top {
                 *page_map::desc(from) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
                 self.heap.lower_top(from);
-                if self.heap.is_worth_trimming() && self.leave_empty_heap() > 0 {
-                    return;
-                }
-                let bytes = self.heap.trim_by_thresholds();
-                self.trimmed(bytes);
+                self.trim_top();
                 return;
             }
             if chunk::is_free(end) {
@@ -405,6 +436,5 @@ pub fn top_bytes(heap: &Heap) -> usize {
 
 /// Whether a request of `bytes` gets a mapping of its own.
 pub fn is_huge(bytes: usize) -> bool {
-    bytes >= config::MMAP_THRESHOLD.load(core::sync::atomic::Ordering::Relaxed)
-        || bytes > heap::mmap::HEAP_BYTES / 2
+    bytes >= config::MMAP_THRESHOLD.load(Relaxed) || bytes > heap::mmap::HEAP_BYTES / 2
 }

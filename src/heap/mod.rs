@@ -13,7 +13,6 @@
 pub mod brk;
 pub mod mmap;
 
-use crate::config;
 use crate::os::{self, PAGE};
 use crate::page_map;
 use crate::size_class::GRANULE;
@@ -149,24 +148,13 @@ impl Heap {
         }
     }
 
-    /// Whether the top chunk holds more than the thresholds in force allow.
-    pub fn is_worth_trimming(&self) -> bool {
-        // A free that leaves the top below the threshold must cost nothing, and the top of an
-        // mmap'd heap is large from the start: what counts there is the dirty part.
-        let held = match self.source {
+    /// Bytes of the top chunk that a trim could give back.
+    pub fn spare_bytes(&self) -> usize {
+        // The top of an mmap'd heap is large from the start: what counts is the dirty part.
+        match self.source {
             Source::Mmap => self.zero_from.saturating_sub(self.top),
             _ => self.end - self.top,
-        };
-        let threshold = config::TRIM_THRESHOLD.load(Relaxed);
-        held >= threshold.saturating_add(config::TOP_PAD.load(Relaxed))
-    }
-
-    /// Trims by the thresholds in force.
-    pub fn trim_by_thresholds(&mut self) -> usize {
-        if !self.is_worth_trimming() {
-            return 0;
         }
-        self.trim(config::TRIM_THRESHOLD.load(Relaxed), config::TOP_PAD.load(Relaxed))
     }
 }
 

@@ -20,20 +20,26 @@ unsafe impl Sync for FirstTcache {}
 static FIRST: FirstTcache = FirstTcache(UnsafeCell::new(Tcache::constant(State::Parked)));
 static FIRST_TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
 
-/// Caches without a thread, linked by `next_parked`. Taken whole, so there is no ABA.
-static PARKED: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
+/// Bytes that a cache without a thread may hold for the next thread …
+const PARKED_BYTES: usize = 256 * 1024;
+/// … and all of them in one arena.
+const ALL_PARKED_BYTES: usize = 1024 * 1024;
+
+/// Empty caches that no arena has, linked by `next_parked`: those of threads that ended without
+/// their arena's lock, or vanished at a fork. Taken whole, so there is no ABA.
+static LOOSE: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
 
 impl Tcache {
-    /// Makes the cache one that waits for a thread.
-    fn park(this: *mut Tcache) {
+    /// Makes an empty cache one that waits for a thread of any arena.
+    fn let_loose(this: *mut Tcache) {
         // SAFETY: the cache is the caller's; caches live as long as the process.
         unsafe {
             (*this).state.set(State::Parked);
-            let mut head = PARKED.load(Relaxed);
+            let mut head = LOOSE.load(Relaxed);
             loop {
                 (*this).next_parked.set(head);
-                // Release publishes the emptied cache to `unpark`'s acquire.
-                match PARKED.compare_exchange_weak(head, this, Release, Relaxed) {
+                // Release publishes the emptied cache to the acquire of `catch_loose`.
+                match LOOSE.compare_exchange_weak(head, this, Release, Relaxed) {
                     Ok(_) => return,
                     Err(now) => head = now,
                 }
@@ -41,10 +47,10 @@ impl Tcache {
         }
     }
 
-    /// A cache that waited for a thread. Takes the whole list and puts the rest back.
-    fn unpark() -> *mut Tcache {
-        // Acquire pairs with the release of `park`.
-        let first = PARKED.swap(ptr::null_mut(), Acquire);
+    /// An empty cache that no arena has. Takes the whole list and puts the rest back.
+    fn catch_loose() -> *mut Tcache {
+        // Acquire pairs with the release of `let_loose`.
+        let first = LOOSE.swap(ptr::null_mut(), Acquire);
         if first.is_null() {
             return first;
         }
@@ -53,34 +59,93 @@ impl Tcache {
             let mut rest = (*first).next_parked.get();
             while !rest.is_null() {
                 let next = (*rest).next_parked.get();
-                Self::park(rest);
+                Self::let_loose(rest);
                 rest = next;
             }
         }
         first
     }
 
+    /// Leaves a cache with its arena for the next thread, with what is in it unless that is much.
+    fn park(this: *mut Tcache, held: &mut Guard<'_>) {
+        // SAFETY: the cache is the caller's; its blocks are those of the arena, whose lock is
+        // held.
+        unsafe {
+            let bytes = (*this).bytes();
+            if bytes > PARKED_BYTES || bytes + held.parked_bytes > ALL_PARKED_BYTES {
+                (*this).flush(|head, count| held.give_blocks(head, count));
+            } else {
+                held.parked_bytes += bytes;
+            }
+            (*this).next_parked.set(held.parked.cast());
+            held.parked = this.cast();
+            (*this).state.set(State::Parked);
+        }
+    }
+
+    /// A cache that waits in the arena, made the calling thread's before the lock is given up: a
+    /// fork meets it either as the arena's or as a thread's. Null if none waits.
+    fn unpark(held: &mut Guard<'_>) -> *mut Tcache {
+        let this: *mut Tcache = held.parked.cast();
+        // SAFETY: caches on the list are the arena's, whose lock is held.
+        if let Some(cache) = unsafe { this.as_ref() } {
+            held.parked = cache.next_parked.get().cast();
+            held.parked_bytes -= cache.bytes();
+            cache.thread.set(os::thread_number());
+            cache.state.set(State::Live);
+        }
+        this
+    }
+
+    /// Empties the caches that wait in an arena.
+    pub fn flush_parked(held: &mut Guard<'_>) {
+        let mut next: *mut Tcache = held.parked.cast();
+        held.parked_bytes = 0;
+        // SAFETY: caches on the list are the arena's, whose lock is held, and so are their blocks.
+        while let Some(cache) = unsafe { next.as_ref() } {
+            // SAFETY: as above.
+            cache.flush(|head, count| unsafe { held.give_blocks(head, count) });
+            next = cache.next_parked.get();
+        }
+    }
+
+    /// Bytes of the blocks in the cache.
+    fn bytes(&self) -> usize {
+        (1..CLASSES).map(|class| self.count(class) * size(class)).sum()
+    }
+
     /// A cache for the calling thread, attached to an arena; null when there is no memory.
     pub fn open() -> *mut Tcache {
-        let mut this = ptr::null_mut();
-        if !FIRST_TAKEN.swap(true, Relaxed) {
-            this = FIRST.0.get();
-            Self::register(this);
-        }
-        if this.is_null() {
-            this = Self::unpark();
-        }
-        if this.is_null() {
-            this = crate::meta::allocate(size_of::<Tcache>()).cast();
+        let (arena, parked) = Self::enter(true);
+        let this = if parked.is_null() { Self::make() } else { parked };
+        // SAFETY: the cache is this thread's alone; without one the thread is counted out again.
+        unsafe {
             if this.is_null() {
+                arena.attach().detach();
                 return this;
             }
+            (*this).begin(arena, parked.is_null());
+        }
+        this
+    }
+
+    /// An empty cache: the first one, one that was let loose, or a new one.
+    fn make() -> *mut Tcache {
+        if !FIRST_TAKEN.swap(true, Relaxed) {
+            let this = FIRST.0.get();
+            Self::register(this);
+            return this;
+        }
+        let loose = Self::catch_loose();
+        if !loose.is_null() {
+            return loose;
+        }
+        let this: *mut Tcache = crate::meta::allocate(size_of::<Tcache>()).cast();
+        if !this.is_null() {
             // SAFETY: new memory of the right size and alignment.
             unsafe { this.write(Tcache::constant(State::Parked)) };
             Self::register(this);
         }
-        // SAFETY: the cache is this thread's alone now.
-        unsafe { (*this).begin() };
         this
     }
 
@@ -96,17 +161,21 @@ impl Tcache {
         }
     }
 
-    fn begin(&self) {
-        for class in 1..CLASSES {
-            let bin = self.bin(class);
-            bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
-            let one_granule = size(class) <= MAX_ONE_GRANULE;
-            bin.reciprocal.set(if one_granule { reciprocal(class) } else { 0 });
+    /// Makes the cache the calling thread's, in an arena that it was counted in.
+    fn begin(&self, arena: &Arena, is_new: bool) {
+        if is_new {
+            for class in 1..CLASSES {
+                let bin = self.bin(class);
+                bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
+                let one_granule = size(class) <= MAX_ONE_GRANULE;
+                bin.reciprocal.set(if one_granule { reciprocal(class) } else { 0 });
+            }
         }
         self.thread.set(os::thread_number());
         self.lock_uses.set(0);
         self.lock_waits.set(0);
-        self.attach_anywhere();
+        self.arena.set(arena.id());
+        self.look_through_window();
         self.state.set(State::Live);
     }
 
@@ -123,13 +192,6 @@ impl Tcache {
         self.arena.set(target.id());
         self.look_through_window();
         true
-    }
-
-    /// Empties the cache and counts its thread out of its arena.
-    fn close(&self) {
-        self.send_pending();
-        let arena = self.arena();
-        self.leave(arena, arena.lock_open());
     }
 
     /// Gives the cache's blocks back to its arena and counts the thread out: under the lock, or
@@ -151,24 +213,26 @@ impl Tcache {
         }
     }
 
-    /// Attaches the thread to the main arena, or to another one when that is closed.
-    pub fn attach_anywhere(&self) {
-        let main = ARENAS.main();
-        let mut arena = main;
+    /// Counts the calling thread in at the main arena, or at another one when that is closed;
+    /// with a cache that waits there, if wanted, or null.
+    fn enter(wants_cache: bool) -> (&'static Arena, *mut Tcache) {
+        let mut arena = ARENAS.main();
         loop {
             match arena.lock_open() {
-                Some(held) if arena.join(&held) => break,
+                Some(mut held) if arena.join(&held) => {
+                    let parked =
+                        if wants_cache { Self::unpark(&mut held) } else { ptr::null_mut() };
+                    return (arena, parked);
+                }
                 _ => {
                     let other = ARENAS.choose(arena.id());
                     if other.id() == arena.id() {
-                        break;
+                        return (arena, ptr::null_mut());
                     }
                     arena = other;
                 }
             }
         }
-        self.arena.set(arena.id());
-        self.look_through_window();
     }
 
     /// Empties the cache into its arena; the thread goes on with it.
@@ -198,17 +262,41 @@ impl Tcache {
     pub fn leave_closed(&self) {
         self.send_pending();
         self.leave(self.arena(), None);
-        self.attach_anywhere();
+        let (arena, _) = Self::enter(false);
+        self.arena.set(arena.id());
+        self.look_through_window();
     }
 
-    /// Ends a thread's cache: everything in it goes home, and it waits for another thread.
+    /// Ends a thread's cache: blocks of other arenas go home, and it waits for another thread.
     ///
     /// # Safety
     /// The cache is the calling thread's, which does not use it again.
     pub unsafe fn end(this: *mut Tcache) {
         // SAFETY: the caller's contract.
-        unsafe { (*this).close() };
-        Self::park(this);
+        unsafe {
+            (*this).send_pending();
+            let arena = (*this).arena();
+            match arena.lock_open() {
+                Some(mut held) => {
+                    Self::park(this, &mut held);
+                    arena.leave(&mut held);
+                }
+                None => {
+                    (*this).abandon(arena);
+                    arena.attach().detach();
+                }
+            }
+        }
+    }
+
+    /// Gives a cache up whose arena's lock is not to be had.
+    ///
+    /// # Safety
+    /// The cache is the calling thread's, which does not use it again, and `arena` its arena.
+    unsafe fn abandon(&self, arena: &Arena) {
+        // SAFETY: the cache's blocks are its arena's.
+        self.flush(|head, _| unsafe { arena.give_remotely(head) });
+        Self::let_loose(ptr::from_ref(self).cast_mut());
     }
 
     /// Every cache. The list only grows.
@@ -257,6 +345,6 @@ impl Tcache {
                 unsafe { owner.give(head) };
             }
         }
-        Self::park(ptr::from_ref(self).cast_mut());
+        Self::let_loose(ptr::from_ref(self).cast_mut());
     }
 }

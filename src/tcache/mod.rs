@@ -75,7 +75,7 @@ pub enum State {
     Ended,
     /// A thread's cache.
     Live,
-    /// Waits for a thread.
+    /// Waits for a thread: in its arena, with what it holds, or empty.
     Parked,
 }
 
@@ -226,12 +226,10 @@ impl Tcache {
         magazine_capacity(class) - (self.bin(class).room.get() / ROOM_UNIT) as usize
     }
 
-    /// Blocks of `class` in the cache.
+    /// Blocks of `class` in the cache, whether it has a thread or waits for one.
     pub fn count(&self, class: Class) -> usize {
-        match self.state() {
-            State::Live => self.bin_count(class) + self.spare(class).count.get(),
-            _ => 0,
-        }
+        let is_empty = self.bin(class).head.get().is_null();
+        self.spare(class).count.get() + if is_empty { 0 } else { self.bin_count(class) }
     }
 
     /// Takes the first block of the bin, if there is one, for the program.
@@ -273,6 +271,10 @@ impl Tcache {
     #[cold]
     #[inline(never)]
     pub fn refill(&self, class: Class) -> bool {
+        if !self.bin(class).head.get().is_null() {
+            // The thread has just begun, with a cache that another one left.
+            return true;
+        }
         let spare = self.spare(class);
         if spare.count.get() > 0 {
             let (head, count) = (spare.head.get(), spare.count.get());

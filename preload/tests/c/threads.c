@@ -60,6 +60,7 @@ static void churn(int argc, char **argv) {
     }
     say("rss_kib_after_100", early);
     say("rss_kib_after_all", status_kib("VmRSS:"));
+    say("in_use_after_all", mallinfo2().uordblks);
 }
 
 /* ---- blocks that travel ---- */
