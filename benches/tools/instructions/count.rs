@@ -31,7 +31,9 @@ pub struct Count {
 pub fn all(options: &Options) -> Vec<Row> {
     let loops: Vec<_> = WORKLOADS
         .iter()
-        .map(|workload| per_pair(options, &Job { path: "loop", name: "-", workload, preload: None }))
+        .map(|workload| {
+            per_pair(options, &Job { path: "loop", name: "-", workload, preload: None })
+        })
         .collect();
     let mut rows = Vec::new();
     for_each_allocator!(rust_row, options, &loops, &mut rows);

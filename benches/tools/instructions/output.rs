@@ -10,7 +10,7 @@ use std::path::Path;
 /// A table of instructions per pair, and below it what could not be counted.
 pub fn markdown(rows: &[Row]) -> String {
     let mut table = Table::new();
-    table.load_preset(ASCII_MARKDOWN);
+    table.load_style(ASCII_MARKDOWN);
     table.set_header(["path", "allocator"].into_iter().chain(WORKLOADS));
     for row in rows {
         let cells = row.counts.iter().map(cell);
@@ -20,7 +20,8 @@ pub fn markdown(rows: &[Row]) -> String {
     for row in rows {
         for count in &row.counts {
             if let Some(failure) = &count.failure {
-                text += &format!("\n- {} {} {}: {failure}", row.path, row.allocator, count.workload);
+                text +=
+                    &format!("\n- {} {} {}: {failure}", row.path, row.allocator, count.workload);
             }
         }
     }
