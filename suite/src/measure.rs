@@ -1,0 +1,73 @@
+//! Runs `arenite compare` on the programs.
+
+use crate::Places;
+use crate::machine::peers;
+use crate::programs::{Kind, Program};
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How much is run.
+pub struct Extent {
+    pub runs: u32,
+    /// Beginnings of programs' names; all programs if there are none.
+    pub only: Vec<String>,
+    pub resume: bool,
+}
+
+/// Writes the results of each program into a file of its name.
+pub fn run(places: &Places, programs: &[Program], extent: &Extent) -> Result<()> {
+    let results = places.results();
+    fs::create_dir_all(&results)?;
+    let chosen: Vec<_> = programs
+        .iter()
+        .filter(|program| {
+            extent.only.is_empty()
+                || extent.only.iter().any(|start| program.name.starts_with(start))
+        })
+        .collect();
+    ensure!(!chosen.is_empty(), "no program has such a name");
+    let style = ProgressStyle::with_template("{pos}/{len} {msg} {elapsed}")?;
+    let progress = ProgressBar::new(chosen.len() as u64).with_style(style);
+    for program in chosen {
+        let file = results.join(format!("{}.json", program.name));
+        progress.set_message(program.name.clone());
+        if !(extent.resume && file.exists()) {
+            compare(places, program, extent.runs, &file).with_context(|| program.name.clone())?;
+        }
+        progress.println(format!("{} done", program.name));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(())
+}
+
+fn compare(places: &Places, program: &Program, runs: u32, file: &Path) -> Result<()> {
+    // Only the whole of a comparison gets the name.
+    let unfinished = file.with_extension("json.new");
+    let runs = if matches!(program.kind, Kind::Scaling(_)) { runs.min(3) } else { runs };
+    let mut command = Command::new(places.target.join("release/arenite"));
+    command.arg("compare").arg("--peers").arg(places.peers());
+    // Those built from the pinned sources, and not what the machine happens to have.
+    for name in peers(places)?.iter().map(|peer| peer.name.as_str()).chain(["system"]) {
+        command.args(["--only", name]);
+        if name == "mimalloc" {
+            command.args(["--only", "mimalloc-nothp"]);
+        }
+    }
+    // TCMalloc has its per-CPU caches only if glibc leaves restartable sequences to it.
+    command.args(["--env", "tcmalloc:GLIBC_TUNABLES=glibc.pthread.rseq=0"]);
+    command.args(["--control", "--keep-going", "--runs", &runs.to_string(), "--json"]);
+    command.arg(&unfinished).arg("--").args(&program.command);
+    let log = file.with_extension("log");
+    let output = fs::File::create(&log)?;
+    command.stdout(output.try_clone()?).stderr(output).stdin(Stdio::null());
+    let status = command.status().context("arenite compare")?;
+    // 1 says that Arenite or the system's malloc failed, which is a result.
+    let measured = status.success() || status.code() == Some(1);
+    ensure!(measured, "arenite compare: {status}; see {}", log.display());
+    fs::rename(&unfinished, file)?;
+    Ok(())
+}
