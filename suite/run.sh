@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Builds Arenite, the peers and the inputs, measures every program on every allocator, and writes
+# RESULTS.md, plots/ and the summary in the README. Options go to `suite run`; for example
+#
+#     suite/run.sh                  all: some hours
+#     suite/run.sh --quick          smaller programs, a few minutes; the report is in target/suite/quick
+#     suite/run.sh --resume         go on with what is not measured yet
+#     suite/run.sh --only redis     measure this one again, and report on all
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cargo build --release --locked --package arenite-preload --package stress --package suite
+suite/peers.sh
+suite/inputs.sh
+cargo run --release --locked --quiet --package suite --bin suite -- run "$@"
