@@ -32,8 +32,8 @@ for p in json.load(open(sys.argv[1]))["packages"]:
     if p["name"] == sys.argv[2]: print(os.path.dirname(p["manifest_path"]))' "$work/metadata.json" "$1"
 }
 
-# crate_name DIRECTORY: "NAME VERSION" of a crate, without the registry's name.
-crate_name() { basename "$1" | sed 's/-\([0-9]\)/ \1/'; }
+# crate_name DIRECTORY: "NAME VERSION" of a crate.
+crate_name() { basename "$1" | sed 's/+.*//; s/-\([0-9]\)/ \1/'; }
 
 # define FILE MACRO: the value of a #define.
 define() { sed -n "s/^#define $2[[:space:]]*\([^[:space:]]*\).*/\1/p" "$1"; }
@@ -55,12 +55,13 @@ build_mimalloc() {
 build_jemalloc() {
     local source
     source=$(crate tikv-jemalloc-sys)
-    version=${source##*+}
+    local full=${source##*+}
+    version=${full%%-*}
     from="crate $(crate_name "$source")" compiler=$gcc
     built jemalloc && return
     cp -r "$source/jemalloc/." "$scratch"
     cp "$source/configure/configure" "$scratch"
-    (cd "$scratch" && ./configure --with-version="$version" --disable-doc && make -j"$jobs" build_lib_shared)
+    (cd "$scratch" && ./configure --with-version="$full" --disable-doc && make -j"$jobs" build_lib_shared)
     cp -L "$scratch/lib/libjemalloc.so" "$library"
 }
 

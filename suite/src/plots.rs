@@ -118,7 +118,7 @@ fn draw_means(area: &Area, title: &str, outcomes: &[Outcome]) -> Result<()> {
         })
         .collect();
     let limit = |values: &mut dyn Iterator<Item = f64>| 1.15 * values.fold(1.1, f64::max);
-    let right = limit(&mut points.iter().map(|(_, point)| point.0));
+    let right = 1.2 * limit(&mut points.iter().map(|(_, point)| point.0));
     let top = limit(&mut points.iter().map(|(_, point)| point.1));
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 16))
@@ -146,14 +146,16 @@ fn draw_means(area: &Area, title: &str, outcomes: &[Outcome]) -> Result<()> {
 /// A line per program with a point per allocator.
 fn draw_programs(area: &Area, title: &str, outcomes: &[Outcome], measure: Measure) -> Result<()> {
     const MOST: f64 = 6.0;
+    // Beyond it is the legend.
+    const EDGE: f64 = 11.0;
     let rows = outcomes.len();
     let mut chart = ChartBuilder::on(area)
-        .caption(format!("{title}; beyond {MOST} at the edge"), ("sans-serif", 16))
+        .caption(format!("{title}; beyond {MOST} at {MOST}"), ("sans-serif", 16))
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(190)
         .right_y_label_area_size(10)
-        .build_cartesian_2d((0.4..MOST).log_scale(), -0.7..rows as f64 - 0.3)?;
+        .build_cartesian_2d((0.4..EDGE).log_scale(), -0.7..rows as f64 - 0.3)?;
     chart
         .configure_mesh()
         .disable_y_mesh()

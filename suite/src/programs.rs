@@ -46,13 +46,14 @@ const WORKLOADS: [(&str, u64); 11] = [
 /// Workloads of the table of threads.
 const SCALING: [&str; 5] = ["larson", "hand-off", "mixed", "small", "threads"];
 
-/// Stress binaries, and operations of each of two threads in about a second.
-const CHECKED: [(&str, u64); 5] = [
-    ("larson", 3_000_000),
-    ("producer_consumer", 1_000_000),
-    ("thread_churn", 20_000),
-    ("realloc_mix", 200_000),
-    ("alignment_mix", 1_000_000),
+/// Stress binaries, operations of each of two threads in about a second, and further options:
+/// without limits most of the time is the kernel's, and peers refuse the largest alignments.
+const CHECKED: [(&str, u64, &[&str]); 5] = [
+    ("larson", 3_000_000, &[]),
+    ("producer_consumer", 2_000_000, &[]),
+    ("thread_churn", 10_000, &[]),
+    ("realloc_mix", 20_000, &["--max-size", "1048576", "--budget", "4194304"]),
+    ("alignment_mix", 200_000, &["--max-align", "65536", "--max-size", "262144"]),
 ];
 
 /// How much smaller a quick run is.
@@ -167,15 +168,13 @@ fn release(places: &Places, binary: &str) -> String {
 fn checked(places: &Places) -> impl Iterator<Item = Program> {
     let threads: &[u64] = if places.quick { &[2] } else { &[2, 8] };
     let all = CHECKED.iter().flat_map(|one| threads.iter().map(move |threads| (one, threads)));
-    all.map(|(&(name, ops), &threads)| {
+    all.map(|(&(name, ops, options), &threads)| {
         let ops = 2 * ops / threads / if places.quick { QUICK } else { 1 };
         let binary = release(places, name);
         let [ops, threads] = [ops, threads].map(|number| number.to_string());
-        program(
-            format!("checked-{name}-{threads}"),
-            Kind::Checked,
-            &[&binary, "--system", "--seed", "1", "--ops", &ops, "--threads", &threads],
-        )
+        let fixed = ["--system", "--seed", "1", "--ops", &ops, "--threads", &threads];
+        let command = [&[binary.as_str()], &fixed[..], options].concat();
+        program(format!("checked-{name}-{threads}"), Kind::Checked, &command)
     })
 }
 

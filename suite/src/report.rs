@@ -91,8 +91,21 @@ fn summary(outcomes: &[Outcome], facts: &str, means: &str, pictures: &plots::Pic
 
 /// A Markdown table; the first column is text, the others numbers.
 fn table(head: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    aligned_table("---:|", head, rows)
+}
+
+/// A Markdown table of text.
+fn text_table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    aligned_table("---|", &head.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(), rows)
+}
+
+fn aligned_table(
+    alignment: &str,
+    head: &[String],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut text = format!("| {} |\n|---|", head.join(" | "));
-    text += &"---:|".repeat(head.len().saturating_sub(1));
+    text += &alignment.repeat(head.len().saturating_sub(1));
     text.push('\n');
     for row in rows {
         text += &format!("| {} |\n", row.join(" | "));
@@ -102,14 +115,13 @@ fn table(head: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String
 
 fn facts(places: &Places) -> String {
     let rows = machine::facts(places).into_iter().map(|(what, value)| vec![what.to_owned(), value]);
-    table(&["machine".to_owned(), String::new()], rows)
+    text_table(&["machine", ""], rows)
 }
 
 fn versions(places: &Places) -> Result<String> {
-    let head = ["allocator", "version", "built by", "from"].map(str::to_owned);
     let peers = machine::peers(places)?;
     let rows = peers.into_iter().map(|one| vec![one.name, one.version, one.compiler, one.from]);
-    Ok(table(&head, rows))
+    Ok(text_table(&["allocator", "version", "built by", "from"], rows))
 }
 
 /// How often each was run, and what was set for single allocators.
@@ -220,11 +232,8 @@ fn failures<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
     if rows.is_empty() {
         return "## Failures\n\nNo allocator failed any program.\n".to_owned();
     }
-    let head = ["program", "allocator", "how"].map(str::to_owned);
-    format!(
-        "## Failures\n\nA failed allocator has no figures for that program.\n\n{}",
-        table(&head, rows)
-    )
+    let table = text_table(&["program", "allocator", "how"], rows);
+    format!("## Failures\n\nA failed allocator has no figures for that program.\n\n{table}")
 }
 
 fn by_program(outcomes: &[Outcome], measure: Measure) -> String {
