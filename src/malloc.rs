@@ -301,7 +301,10 @@ unsafe fn check_small(address: usize, owner: Owner, class: Class, kind: Misuse) 
         if !is_block(address, class) {
             misuse(kind, address, size_class::size(class));
         }
-        if window::is_marked_free(ptr::with_exposed_provenance_mut(address), owner.arena()) {
+        let block = ptr::with_exposed_provenance_mut(address);
+        if window::is_marked_free(block, owner.arena())
+            && Tcache::is_free(block, owner.arena(), class)
+        {
             let kind = if kind == Misuse::InvalidFree { Misuse::DoubleFree } else { kind };
             misuse(kind, address, size_class::size(class));
         }

@@ -247,6 +247,12 @@ fn valid_programs_are_not_accused() {
 }
 
 #[test]
+fn a_live_block_that_looks_free_is_no_double_free() {
+    let outcome = passes("misuse.c", &["valid_looking_free"]);
+    assert!(outcome.stderr.is_empty(), "{outcome}");
+}
+
+#[test]
 fn stale_bytes_in_a_live_block_are_no_double_free() {
     passes("misuse.c", &["valid_stale_marks"]);
     let outcome = passes("misuse.c", &["valid_stale_bytes"]);

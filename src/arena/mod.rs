@@ -355,6 +355,27 @@ impl Arena {
         self.depot[class % CLASSES].iter().find_map(DepotSlot::take)
     }
 
+    /// Whether the depot holds the block, which is of `class`.
+    pub fn depot_holds(&self, held: &mut Guard<'_>, class: Class, block: *mut Block) -> bool {
+        let mut found = false;
+        for slot in &self.depot[class % CLASSES] {
+            let Some((head, count)) = slot.take() else { continue };
+            // SAFETY: a depot magazine is a list of `count` blocks of this arena, taken whole. It
+            // goes back, or where that is not possible any more to its slabs.
+            unsafe {
+                found |= Block::list_holds(head, block);
+                let magazine = Chain { head, tail: core::ptr::null_mut(), count };
+                if let Err(magazine) = self.depot_put(class, magazine) {
+                    held.give_blocks(magazine.head, magazine.count);
+                }
+            }
+            if found {
+                break;
+            }
+        }
+        found
+    }
+
     /// Blocks of `class` in the depot.
     pub fn depot_count(&self, class: Class) -> usize {
         self.depot[class % CLASSES].iter().map(DepotSlot::count).sum()

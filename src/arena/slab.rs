@@ -224,6 +224,18 @@ impl Inner {
         }
     }
 
+    /// Whether the free list of its slab holds the block.
+    ///
+    /// # Safety
+    /// The block lies in a slab of this arena; the arena's lock is held.
+    pub unsafe fn slab_holds(&self, block: *mut Block) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let slab = page_map::desc(slab_start(block.addr())).cast::<Slab>();
+            Block::list_holds((*slab).free, block)
+        }
+    }
+
     /// Whether every carved block of the slab is on its free list.
     unsafe fn is_unused(slab: *mut Slab) -> bool {
         // SAFETY: a slab of this arena, whose lock is held.

@@ -38,6 +38,18 @@ impl Block {
         unsafe { (*block).next.set(next) }
     }
 
+    /// Whether the list that begins with `head` and ends in null holds `block`.
+    ///
+    /// # Safety
+    /// The list's blocks are free, and no other thread writes them now.
+    pub unsafe fn list_holds(mut head: *mut Block, block: *mut Block) -> bool {
+        while !head.is_null() && head != block {
+            // SAFETY: the caller's contract.
+            head = unsafe { Self::next(head) };
+        }
+        !head.is_null()
+    }
+
     /// The mark word of the block.
     ///
     /// # Safety

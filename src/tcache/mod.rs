@@ -10,6 +10,7 @@
 
 mod life;
 mod remote;
+mod search;
 
 use crate::arena::{ARENAS, Arena};
 use crate::size_class::{self, CLASSES, Class, MAX_TABLE, magazine_capacity};

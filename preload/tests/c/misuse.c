@@ -384,6 +384,52 @@ static void valid_stale_marks(int argc, char **argv) {
     }
 }
 
+/* A live block that looks as a free one does: a program may copy bytes that it
+ * never wrote, such as the padding of a struct on its stack, where a call of
+ * the allocator left what it likes (seen in rustc). */
+static void *frees_looking_free(void *blocks) {
+    for (void **p = blocks; *p; p++)
+        free(*p);
+    return NULL;
+}
+
+static void valid_looking_free(int argc, char **argv) {
+    (void)argc, (void)argv;
+    for (size_t n = 16; n <= 20000; n += n / 3) {
+        /* Several rounds: blocks of bins, of slabs, of the depot. */
+        for (int round = 0; round < 6; round++) {
+            static void *p[1001];
+            void *first = malloc(n);
+            uintptr_t words[2];
+            free(first);
+            memcpy(words, HIDE(first), sizeof words);
+            for (int i = 0; i < 1000; i++) {
+                CHECK(p[i] = malloc(n));
+                memcpy(p[i], words, sizeof words);
+            }
+            CHECK(malloc_usable_size(p[7]) >= n);
+            CHECK(p[8] = realloc(p[8], n + 1));
+            memcpy(p[8], words, sizeof words);
+            if (round % 2) {
+                frees_looking_free(p);
+            } else {
+                pthread_t thread;
+                CHECK(!pthread_create(&thread, NULL, frees_looking_free, p));
+                CHECK(!pthread_join(thread, NULL));
+            }
+        }
+    }
+    /* Nothing was given out twice for it. */
+    static unsigned char *q[4000];
+    for (int i = 0; i < 4000; i++) {
+        CHECK(q[i] = malloc(64));
+        memset(q[i], i & 0xff, 64);
+    }
+    for (int i = 0; i < 4000; i++)
+        for (int k = 0; k < 64; k++)
+            CHECK(q[i][k] == (i & 0xff));
+}
+
 static const struct mode modes[] = {
     {"at_once", at_once},
     {"with_another_between", with_another_between},
@@ -412,6 +458,7 @@ static const struct mode modes[] = {
     {"valid", valid},
     {"valid_stale_bytes", valid_stale_bytes},
     {"valid_stale_marks", valid_stale_marks},
+    {"valid_looking_free", valid_looking_free},
     {NULL, NULL},
 };
 
