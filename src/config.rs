@@ -51,10 +51,12 @@ pub fn may_move_break() -> bool {
 /// Learns from the free of a mapped block of `bytes` (malloc.c, `free_mmapped_chunk` caller).
 pub fn note_mapped_free(bytes: usize) {
     if DYNAMIC_THRESHOLDS.load(Relaxed)
-        && bytes > MMAP_THRESHOLD.load(Relaxed)
+        && bytes >= MMAP_THRESHOLD.load(Relaxed)
         && bytes <= MMAP_THRESHOLD_MAX
     {
-        MMAP_THRESHOLD.store(bytes, Relaxed);
+        // Above that size: requests of it come from the heap from now on. (glibc stores the size
+        // of its chunk, which is the page that holds its header larger than the request.)
+        MMAP_THRESHOLD.store(bytes + os::PAGE, Relaxed);
         TRIM_THRESHOLD.store(2 * bytes, Relaxed);
     }
 }

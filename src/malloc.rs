@@ -7,6 +7,7 @@ use crate::arena::pages::is_huge;
 use crate::arena::slab::is_block;
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::check::{Misuse, misuse};
+use crate::config::MMAP_THRESHOLD_MAX;
 use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, PAGE};
@@ -98,7 +99,7 @@ fn borrow_from_larger(cache: &Tcache, class: Class) -> Option<*mut u8> {
             return None;
         }
         // SAFETY: the lock is held.
-        let (address, _) = unsafe { held.take_large(size_class::size(class), PAGE) }?;
+        let (address, _) = unsafe { held.take_large(size_class::size(class), PAGE, true) }?;
         return Some(ptr::with_exposed_provenance_mut(address));
     }
     let lender = ARENAS.main().lock_open()?.lender(class);
@@ -148,6 +149,10 @@ fn take_one(mut held: Guard<'_>, class: Class) -> Option<*mut u8> {
     }
 }
 
+/// Alignments up to here do not count in whether a request gets a mapping of its own: the mmap
+/// threshold learns from the sizes of the blocks that are freed, which do not tell them.
+const MAX_GAP: usize = 256 * 1024;
+
 /// A run of pages, or a mapping of its own; and whether it is zero.
 #[cold]
 #[inline(never)]
@@ -155,8 +160,13 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
         return (or_enomem(ptr::null_mut()), false);
     }
-    if !is_huge(bytes.saturating_add(if align > PAGE { align } else { 0 }))
-        && let Some((address, zero)) = take_large(bytes, align)
+    // A large alignment costs a gap in the heap, which stays of use up to some size.
+    let gap = if align > MAX_GAP { align } else { 0 };
+    // What would be a mapping is served from free memory at hand as well, as glibc does: that is
+    // touched already, and needs no call.
+    let grows = !is_huge(bytes.saturating_add(gap));
+    if (grows || bytes <= MMAP_THRESHOLD_MAX)
+        && let Some((address, zero)) = take_large(bytes, align, grows)
     {
         return (ptr::with_exposed_provenance_mut(address), zero);
     }
@@ -168,7 +178,7 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
 #[cold]
 fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     // SAFETY: the lock is held.
-    let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align) };
+    let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align, true) };
     if let Some((address, zero)) = ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?)) {
         return (ptr::with_exposed_provenance_mut(address), zero);
     }
@@ -178,8 +188,9 @@ fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     (or_enomem(ptr::null_mut()), false)
 }
 
-/// A run of pages from the thread's arena, or from any that can be locked.
-fn take_large(bytes: usize, align: usize) -> Option<(usize, bool)> {
+/// A run of pages from the thread's arena, or from any that can be locked; only from memory that
+/// it has if not `grows`.
+fn take_large(bytes: usize, align: usize, grows: bool) -> Option<(usize, bool)> {
     let cache = thread::start();
     let own = if cache.is_null() {
         ARENAS.main()
@@ -192,7 +203,7 @@ fn take_large(bytes: usize, align: usize) -> Option<(usize, bool)> {
         None => ARENAS.iter_open().find_map(Arena::try_lock)?,
     };
     // SAFETY: the lock is held.
-    unsafe { held.take_large(bytes, align) }
+    unsafe { held.take_large(bytes, align, grows) }
 }
 
 /// Takes a block back. Null is ignored.

@@ -59,10 +59,7 @@ impl Inner {
     pub unsafe fn take_run(&mut self, pages: usize, align: usize) -> Option<Run> {
         // SAFETY: the lock is held.
         unsafe {
-            if let Some(run) = self.take_from_bins(pages, align) {
-                return Some(run);
-            }
-            if let Some(run) = self.take_from_top(pages, align) {
+            if let Some(run) = self.take_run_at_hand(pages, align) {
                 return Some(run);
             }
             // Free memory of others first, for slabs: a granule has one owner, and only slabs
@@ -79,6 +76,12 @@ impl Inner {
             }
             self.take_from_top(pages, align)
         }
+    }
+
+    /// As [`Inner::take_run`], without more memory.
+    unsafe fn take_run_at_hand(&mut self, pages: usize, align: usize) -> Option<Run> {
+        // SAFETY: the lock is held.
+        unsafe { self.take_from_bins(pages, align).or_else(|| self.take_from_top(pages, align)) }
     }
 
     unsafe fn take_from_bins(&mut self, pages: usize, align: usize) -> Option<Run> {
@@ -327,7 +330,7 @@ impl Inner {
             let more = pages - old;
             let end = start + old * PAGE;
             if end == self.heap.top {
-                if self.heap.take(more * PAGE, PAGE).is_none() {
+                if !self.extend_top(more * PAGE) {
                     return false;
                 }
             } else if chunk::is_free(end) && (*page_map::desc(end)).pages as usize >= more {
@@ -343,6 +346,17 @@ impl Inner {
             self.large_bytes += more * PAGE;
             true
         }
+    }
+
+    /// Takes `bytes` off the top for the block that ends there, moving the break if need be.
+    unsafe fn extend_top(&mut self, bytes: usize) -> bool {
+        let end = self.heap.top;
+        let lacks = self.heap.end - end < bytes;
+        // SAFETY: the lock is held. A heap that goes on elsewhere leaves the block where it is.
+        if lacks && (self.heap.source != Source::Brk || !unsafe { self.grow(bytes) }) {
+            return false;
+        }
+        self.heap.top == end && self.heap.take(bytes, PAGE).is_some()
     }
 
     /// Drops the pages of every free chunk and gives the top back down to `pad` bytes. Returns
@@ -372,15 +386,25 @@ impl Inner {
         freed
     }
 
-    /// A large block: a run of pages of its own. Its address, and whether it is zero.
+    /// A large block: a run of pages of its own, for which the heap grows if `grows`. Its address,
+    /// and whether it is zero.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn take_large(&mut self, bytes: usize, align: usize) -> Option<(usize, bool)> {
+    pub unsafe fn take_large(
+        &mut self,
+        bytes: usize,
+        align: usize,
+        grows: bool,
+    ) -> Option<(usize, bool)> {
         let pages = bytes.div_ceil(PAGE).max(1);
+        let align = align.max(PAGE);
         // SAFETY: the lock is held, and the run is new.
         unsafe {
-            let run = self.take_run(pages, align.max(PAGE))?;
+            let run = match grows {
+                true => self.take_run(pages, align)?,
+                false => self.take_run_at_hand(pages, align)?,
+            };
             run.describe(PageState::Large);
             self.large_blocks += 1;
             self.large_bytes += pages * PAGE;

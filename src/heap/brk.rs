@@ -22,6 +22,9 @@ use core::sync::atomic::Ordering::Relaxed;
 /// map, or the kernel has a wrong idea of it: it is not to be moved any more.
 static UNUSABLE: AtomicBool = AtomicBool::new(false);
 
+/// A heap of fewer bytes doubles when it grows.
+const DOUBLES_TO: usize = 1024 * 1024;
+
 /// What became of a request to grow.
 pub enum Grown {
     /// The heap goes on where it ended; its top chunk is larger now.
@@ -71,11 +74,13 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         return Grown::No;
     };
     let missing = if contiguous { bytes - (heap.end - heap.top).min(bytes) } else { bytes };
-    // An eighth of the heap, so that a growing program makes few calls.
-    let eighth = if heap.source == Source::Brk { (heap.end - heap.base) / 8 } else { 0 };
+    // A small heap doubles and a large one grows by an eighth, so that a growing program makes few
+    // calls. Memory that nobody touches costs nothing.
+    let size = if heap.source == Source::Brk { heap.end - heap.base } else { 0 };
+    let ahead = (size / 8).max(size.min(DOUBLES_TO));
     let step = match MAPPED.brk.get() {
         0 => missing.saturating_add(PAGE).max(FIRST_BRK),
-        _ => missing.saturating_add(TOP_PAD.load(Relaxed).max(eighth)),
+        _ => missing.saturating_add(TOP_PAD.load(Relaxed).max(ahead)),
     };
     let Some(end) = start.checked_add(step).and_then(|end| os::round_up(end, GRANULE.max(unit)))
     else {

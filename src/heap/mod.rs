@@ -148,13 +148,9 @@ impl Heap {
         }
     }
 
-    /// Bytes of the top chunk that a trim could give back.
+    /// Bytes of the top chunk that were touched: what a trim is good for.
     pub fn spare_bytes(&self) -> usize {
-        // The top of an mmap'd heap is large from the start: what counts is the dirty part.
-        match self.source {
-            Source::Mmap => self.zero_from.saturating_sub(self.top),
-            _ => self.end - self.top,
-        }
+        self.zero_from.saturating_sub(self.top)
     }
 }
 
