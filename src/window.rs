@@ -37,24 +37,23 @@ pub const NO_WINDOW: usize = 1 << 63;
 
 /// An arena's window.
 pub struct Window {
-    /// Address of the first page, or [`NO_WINDOW`]. Set once, before the first entry.
+    /// Address of the first page; 0 until the window is placed. Set once, before the first entry.
     base: AtomicUsize,
-    /// The entries; null for an arena that does without. Set once, before the arena is used.
+    /// The entries; null for the main arena, which has [`MAIN`], and for one that does without. Set
+    /// once, before the arena is used.
     entries: AtomicPtr<AtomicU16>,
 }
 
 static MAIN: [AtomicU16; WINDOW_PAGES] = [const { AtomicU16::new(0) }; WINDOW_PAGES];
 
-static WINDOWS: [Window; MAX_ARENAS] = {
-    let mut windows = [const { Window::new(core::ptr::null_mut()) }; MAX_ARENAS];
-    windows[0] = Window::new((&raw const MAIN).cast_mut().cast());
-    windows
-};
+/// The main arena's. Apart from the others', so that a small program touches no page of those.
+static MAIN_WINDOW: Window = Window::NONE;
+static WINDOWS: [Window; MAX_ARENAS] = [Window::NONE; MAX_ARENAS];
 
 /// The window of an arena.
 #[inline]
 pub fn of(arena: u16) -> &'static Window {
-    &WINDOWS[arena as usize % MAX_ARENAS]
+    if arena == 0 { &MAIN_WINDOW } else { &WINDOWS[arena as usize % MAX_ARENAS] }
 }
 
 /// What marks a free block of `arena`, in its second word.
@@ -74,9 +73,10 @@ pub unsafe fn is_marked_free(block: *mut Block, arena: u16) -> bool {
 }
 
 impl Window {
-    const fn new(entries: *mut AtomicU16) -> Self {
-        Self { base: AtomicUsize::new(NO_WINDOW), entries: AtomicPtr::new(entries) }
-    }
+    /// Not placed. All zeros, so that it lies in .bss.
+    #[expect(clippy::declare_interior_mutable_const, reason = "what statics begin as")]
+    const NONE: Self =
+        Self { base: AtomicUsize::new(0), entries: AtomicPtr::new(core::ptr::null_mut()) };
 
     /// Maps the entries, for an arena that is not in use yet. Without memory for them the arena
     /// does without.
@@ -93,20 +93,30 @@ impl Window {
     /// Says where the window begins. Called once, under the arena's lock, before the arena's
     /// first heap is used.
     pub fn place(&self, base: usize) {
-        if !self.entries.load(Acquire).is_null() {
+        if self.is_main() || !self.entries.load(Acquire).is_null() {
             self.base.store(base, Relaxed);
         }
     }
 
     /// Where the window begins, or [`NO_WINDOW`].
     pub fn base(&self) -> usize {
-        self.base.load(Relaxed)
+        match self.base.load(Relaxed) {
+            0 => NO_WINDOW,
+            base => base,
+        }
+    }
+
+    fn is_main(&self) -> bool {
+        core::ptr::eq(self, &MAIN_WINDOW)
     }
 
     /// The entries. Their address is also the mark of the arena's free blocks: a value that the
     /// kernel or the loader places at random, and which no program has a use for.
     #[inline]
     pub fn entries(&self) -> *const AtomicU16 {
+        if self.is_main() {
+            return (&raw const MAIN).cast();
+        }
         // Acquire pairs with the release of `open`.
         let entries = self.entries.load(Acquire);
         // An arena without a window needs a mark all the same.

@@ -431,16 +431,16 @@ impl Arena {
 /// All arenas.
 pub struct Arenas {
     main: Arena,
-    others: [AtomicPtr<Arena>; MAX_ARENAS],
     count: AtomicUsize,
 }
 
+/// The arenas but the main one, by their numbers. All zeros and so in .bss, which a program with
+/// one arena does not touch.
+static OTHERS: [AtomicPtr<Arena>; MAX_ARENAS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS];
+
 /// The process's arenas.
-pub static ARENAS: Arenas = Arenas {
-    main: Arena::new(0),
-    others: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS],
-    count: AtomicUsize::new(1),
-};
+pub static ARENAS: Arenas = Arenas { main: Arena::new(0), count: AtomicUsize::new(1) };
 
 impl Arenas {
     /// The main arena.
@@ -459,7 +459,7 @@ impl Arenas {
             return Some(&self.main);
         }
         // Acquire pairs with the release in `open`.
-        let arena = self.others.get(usize::from(id))?.load(Acquire);
+        let arena = OTHERS.get(usize::from(id))?.load(Acquire);
         // SAFETY: arenas live as long as the process.
         unsafe { arena.as_ref() }
     }
@@ -517,7 +517,7 @@ impl Arenas {
         // SAFETY: new memory of the right size, unknown to other threads until the store.
         unsafe {
             place.write(Arena::new(id as u16));
-            self.others.get(id)?.store(place, Release);
+            OTHERS.get(id)?.store(place, Release);
             Some(&*place)
         }
     }
