@@ -286,12 +286,6 @@ pub unsafe fn free_slow(block: *mut u8) {
     unsafe {
         if class != 0 {
             check_small(address, owner, class, Misuse::InvalidFree);
-            let tcache = tls::get();
-            let bin = Tcache::bin_at(tcache, bin_offset(class));
-            if (*tcache).arena_id() == owner.arena() && bin.room.get() >= ROOM_UNIT {
-                // What the window does not show: slabs of several granules, above all.
-                return Tcache::push(bin, block.cast(), (*tcache).window.get().addr());
-            }
             free_small(block.cast(), owner, class);
         } else if owner.kind() == KIND_LARGE {
             free_large(block.cast(), owner);
@@ -322,10 +316,17 @@ unsafe fn check_small(address: usize, owner: Owner, class: Class, kind: Misuse) 
     }
 }
 
+/// Blocks of slabs of several granules, which the window does not show, come here always.
+///
 /// # Safety
 /// A block in use of `class` starts at the address, and is the caller's to give.
+#[inline(always)]
 unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
-    let tcache = thread::start();
+    let mut tcache = tls::get();
+    // SAFETY: the word always points at a cache.
+    if unsafe { (*tcache).state() } != State::Live {
+        tcache = thread::start();
+    }
     // SAFETY: the cache, if any, is this thread's; the bin has room when the block goes in.
     unsafe {
         if tcache.is_null() {

@@ -85,7 +85,7 @@ pub const fn of(bytes: usize) -> Class {
         return if bytes == 0 { 1 } else { (bytes + 15) >> 4 };
     }
     let last = bytes - 1;
-    // 128..=255 is doubling 0; the two bits under the leading one pick the class in it.
+    // 128..=255 is doubling 0.
     let log = (usize::BITS - 1 - last.leading_zeros()) as usize;
     // The bits under the leading one pick the class in the doubling: two, or three of them.
     let four = (last >> (log - 2)) & 3;

@@ -53,7 +53,7 @@ pub struct Inner {
     /// Where the next mapped heap should lie, so that the window reaches it; 0: anywhere.
     heap_hint: usize,
     /// The top was trimmed, and has not grown again since.
-    trimmed: bool,
+    was_trimmed: bool,
     /// Free bytes at the top that the arena keeps in any case: each growth after a trim doubles
     /// them, so that a program which needs the same memory again and again gets it once.
     trim_slack: usize,
@@ -79,7 +79,7 @@ impl Inner {
             heap: Heap::NONE,
             left_brk: Heap::NONE,
             heap_hint: 0,
-            trimmed: false,
+            was_trimmed: false,
             trim_slack: 0,
             parked: core::ptr::null_mut(),
             parked_bytes: 0,

@@ -186,7 +186,7 @@ impl Inner {
 
     /// Takes note that the top takes memory from the kernel.
     fn note_growth(&mut self) {
-        if core::mem::replace(&mut self.trimmed, false) {
+        if core::mem::replace(&mut self.was_trimmed, false) {
             let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
             self.trim_slack = kept.saturating_mul(2).min(MAX_TRIM_SLACK);
         }
@@ -203,11 +203,12 @@ impl Inner {
             return;
         }
         // SAFETY: the lock is held.
-        if unsafe { self.leave_empty_heap() } == 0 {
+        let mut freed = unsafe { self.leave_empty_heap() };
+        if freed == 0 {
             let bytes = self.heap.trim(threshold, pad);
-            self.trimmed(bytes);
+            freed = self.trimmed(bytes);
         }
-        self.trimmed = true;
+        self.was_trimmed |= freed > 0;
     }
 
     /// Takes note of the bytes that a trim of the top gave back; returns them.
@@ -330,7 +331,7 @@ impl Inner {
             let more = pages - old;
             let end = start + old * PAGE;
             if end == self.heap.top {
-                if !self.extend_top(more * PAGE) {
+                if !self.extend_top(more) {
                     return false;
                 }
             } else if chunk::is_free(end) && (*page_map::desc(end)).pages as usize >= more {
@@ -348,15 +349,17 @@ impl Inner {
         }
     }
 
-    /// Takes `bytes` off the top for the block that ends there, moving the break if need be.
-    unsafe fn extend_top(&mut self, bytes: usize) -> bool {
+    /// Takes `pages` off the top for the block that ends there, moving the break if need be.
+    unsafe fn extend_top(&mut self, pages: usize) -> bool {
         let end = self.heap.top;
+        let bytes = pages * PAGE;
         let lacks = self.heap.end - end < bytes;
         // SAFETY: the lock is held. A heap that goes on elsewhere leaves the block where it is.
         if lacks && (self.heap.source != Source::Brk || !unsafe { self.grow(bytes) }) {
             return false;
         }
-        self.heap.top == end && self.heap.take(bytes, PAGE).is_some()
+        // SAFETY: the lock is held. What begins at the top leaves no gap below.
+        self.heap.top == end && unsafe { self.take_from_top(pages, PAGE) }.is_some()
     }
 
     /// Drops the pages of every free chunk and gives the top back down to `pad` bytes. Returns
