@@ -1,6 +1,9 @@
-//! The libraries that are preloaded: where `libarenite.so` is, and whether a file can be one.
+//! The libraries that are preloaded: where `libarenite.so` is, and whether a file can be one; and
+//! the program that they are preloaded into.
 
 use anyhow::{Context, Result, bail};
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -9,11 +12,34 @@ use std::path::{Path, PathBuf};
 /// The file name of the library.
 const LIBRARY: &str = "libarenite.so";
 
-/// The absolute path of Arenite's library, or of the one that is given.
-pub fn find(given: Option<&Path>) -> Result<PathBuf> {
-    match given {
-        Some(path) => preloadable(path),
-        None => preloadable(&beside_the_command()?),
+/// A program, and the library to preload into it.
+#[derive(Debug, clap::Args)]
+pub struct Target {
+    /// The library to preload [default: libarenite.so beside the command or in ../lib]
+    #[arg(long, value_name = "PATH", env = "ARENITE_LIBRARY")]
+    library: Option<PathBuf>,
+    /// The program, looked up in PATH, and its arguments
+    #[arg(
+        required = true,
+        value_name = "PROGRAM",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub command: Vec<OsString>,
+}
+
+impl Target {
+    /// The absolute path of Arenite's library, or of the one that is given.
+    pub fn library(&self) -> Result<PathBuf> {
+        match &self.library {
+            Some(path) => preloadable(path),
+            None => preloadable(&beside_the_command()?),
+        }
+    }
+
+    /// The program and its arguments, for people and for JSON.
+    pub fn words(&self) -> Vec<Cow<'_, str>> {
+        self.command.iter().map(|word| word.to_string_lossy()).collect()
     }
 }
 

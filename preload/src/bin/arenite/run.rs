@@ -1,6 +1,6 @@
 //! `arenite run`: any program on Arenite, by LD_PRELOAD (ld.so(8)).
 
-use crate::library;
+use crate::library::Target;
 use crate::report::{Finished, Reports};
 use crate::supervise::{self, Ended};
 use anyhow::{Context, Result, anyhow};
@@ -43,17 +43,8 @@ pub struct Options {
     /// Write that to FILE as JSON, with the figures of all the processes that wrote a report
     #[arg(long, value_name = "FILE")]
     report_json: Option<PathBuf>,
-    /// The library to preload [default: libarenite.so beside the command or in ../lib]
-    #[arg(long, value_name = "PATH", env = "ARENITE_LIBRARY")]
-    library: Option<PathBuf>,
-    /// The program, looked up in PATH, and its arguments
-    #[arg(
-        required = true,
-        value_name = "PROGRAM",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// Why the program did not run, and the status to say it with.
@@ -115,7 +106,7 @@ fn run_and_report(options: &Options) -> Result<Ended, Failure> {
     command.env("ARENITE_REPORT", directory.path().join("%p"));
     let ended = supervise::run(&mut command).map_err(|error| Failure::of_start(&program, error))?;
     let reports = Reports::read(directory.path(), ended.pid);
-    let finished = Finished { command: &options.command, ended: &ended, reports: &reports };
+    let finished = Finished { command: &options.target.command, ended: &ended, reports: &reports };
     if options.report {
         eprint!("{}", finished.screen());
     }
@@ -143,8 +134,9 @@ fn write_json(file: File, finished: &Finished<'_>) -> Result<()> {
 
 /// The command to start, and the name of the program.
 fn prepare(options: &Options) -> Result<(Command, OsString)> {
-    let (program, arguments) = options.command.split_first().context("no program is named")?;
-    let library = library::find(options.library.as_deref())?;
+    let (program, arguments) =
+        options.target.command.split_first().context("no program is named")?;
+    let library = options.target.library()?;
     let mut command = Command::new(program);
     command
         .args(arguments)

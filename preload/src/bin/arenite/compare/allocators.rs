@@ -105,7 +105,7 @@ impl std::str::FromStr for Setting {
 
 /// All that are to be compared; Arenite is the first.
 pub fn choose(options: &Options) -> Result<Vec<Allocator>> {
-    let library = library::find(options.library.as_deref())?;
+    let library = options.target.library()?;
     let mut all = vec![Allocator::new(ARENITE, Some(library.clone()))];
     if options.control {
         all.push(Allocator::new(AGAIN, Some(library)));

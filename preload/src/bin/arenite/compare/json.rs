@@ -15,7 +15,7 @@ struct Entry {
 
 /// One object. The version changes when a key changes its meaning.
 pub fn json(options: &Options, summaries: &[Summary<'_>]) -> Result<Value, serde_json::Error> {
-    let command: Vec<_> = options.command.iter().map(|word| word.to_string_lossy()).collect();
+    let command = options.target.words();
     let allocators: Result<Vec<_>, _> = summaries.iter().map(allocator).collect();
     Ok(json!({
         "version": 1,

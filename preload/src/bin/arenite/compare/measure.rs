@@ -50,7 +50,7 @@ struct Measurement<'a> {
 
 /// Runs the program on every allocator. It is a failure if it can not run at all.
 pub fn measure(options: &Options, allocators: Vec<Allocator>) -> Result<Outcome, Failure> {
-    let launcher = Launcher::new(&options.command)?;
+    let launcher = Launcher::new(&options.target.command)?;
     let all = allocators
         .into_iter()
         .map(|allocator| Measured {

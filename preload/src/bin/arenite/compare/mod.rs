@@ -10,10 +10,10 @@ mod statistics;
 mod summary;
 mod table;
 
+use crate::library::Target;
 use crate::run::{Failure, create};
 use allocators::{Named, Setting};
 use anyhow::{Context, Result};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -100,17 +100,8 @@ pub struct Options {
     /// Write a picture of wall time and peak RSS relative to Arenite to FILE, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Arenite's library [default: libarenite.so beside the command or in ../lib]
-    #[arg(long, value_name = "PATH", env = "ARENITE_LIBRARY")]
-    library: Option<PathBuf>,
-    /// The program, looked up in PATH, and its arguments
-    #[arg(
-        required = true,
-        value_name = "PROGRAM",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// Measures, prints and writes.
@@ -141,7 +132,7 @@ fn compare(options: &Options) -> Result<ExitCode, Failure> {
         write_text(file, &format!("{value:#}\n"))?;
     }
     if let Some(file) = plot {
-        let words: Vec<_> = options.command.iter().map(|word| word.to_string_lossy()).collect();
+        let words = options.target.words();
         write_text(file, &plot::svg(&words.join(" "), &summaries)?)?;
     }
     let failed = outcome.all.iter().any(|one| one.failure.is_some() && !one.allocator.is_peer());
