@@ -10,6 +10,8 @@ layers=(
     "stats"
     "malloc"
     "thread fork"
+    "purger"
+    "purge"
     "tls"
     "tcache"
     "arena"

@@ -32,6 +32,13 @@ pub static ARENA_MAX: AtomicUsize = AtomicUsize::new(0);
 /// make the setting, while it is not 0 do without a cache, so that every call is a slow one.
 pub static PERTURB: AtomicU8 = AtomicU8::new(0);
 
+/// Milliseconds after which free memory that was not needed goes back to the kernel; 0: at the next
+/// opportunity; `usize::MAX`: never.
+pub static DECAY_MS: AtomicUsize = AtomicUsize::new(1000);
+
+/// Whether the helper thread may be started.
+pub static PURGE_THREAD: AtomicBool = AtomicBool::new(true);
+
 static CPUS: AtomicU32 = AtomicU32::new(0);
 
 static PROCESS_MALLOC: AtomicBool = AtomicBool::new(false);

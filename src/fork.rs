@@ -16,6 +16,7 @@
 use crate::arena::ARENAS;
 use crate::heap;
 use crate::os;
+use crate::purger;
 use crate::tcache::Tcache;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
@@ -50,6 +51,7 @@ pub fn register() {
 }
 
 unsafe extern "C" fn child() {
+    purger::after_fork();
     let thread = os::thread_number();
     for arena in ARENAS.iter() {
         // SAFETY: this is the child, with one thread.

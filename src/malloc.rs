@@ -12,6 +12,8 @@ use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState};
+use crate::purge;
+use crate::purger;
 use crate::size_class::{
     self, CLASSES, Class, GRANULE, MAX_ONE_GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN,
 };
@@ -83,7 +85,10 @@ fn refill_and_take(class: Class) -> *mut u8 {
         return or_enomem(take_directly(class));
     }
     // SAFETY: the offset is that of the class's bin.
-    Tcache::pop(unsafe { Tcache::bin_at(tcache, bin_offset(class)) }).cast()
+    let block = Tcache::pop(unsafe { Tcache::bin_at(tcache, bin_offset(class)) });
+    // Not before: what this may start allocates, and might take the last block.
+    poll();
+    block.cast()
 }
 
 /// Serves a class that has no slab yet from a larger one, at the start of a program.
@@ -198,6 +203,7 @@ fn take_large(bytes: usize, align: usize, grows: bool) -> Option<(usize, bool)> 
         // SAFETY: the cache is this thread's.
         unsafe { (*cache).arena() }
     };
+    poll();
     let mut held = match own.lock_open() {
         Some(held) => held,
         None => ARENAS.iter_open().find_map(Arena::try_lock)?,
@@ -333,10 +339,14 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
             free_directly(block, owner.arena());
         } else if (*tcache).arena_id() == owner.arena() {
             let bin = Tcache::bin_at(tcache, bin_offset(class));
-            if bin.room.get() < ROOM_UNIT {
+            let full = bin.room.get() < ROOM_UNIT;
+            if full {
                 (*tcache).make_room(class);
             }
             Tcache::push(bin, block, window::free_mark(owner.arena()));
+            if full {
+                poll();
+            }
         } else {
             (*tcache).free_remote(block, owner.arena(), size_class::size(class));
         }
@@ -373,7 +383,11 @@ unsafe fn free_large(block: *mut Block, owner: Owner) {
         let cache = tls::get();
         let is_own = (*cache).state() != State::Live || (*cache).arena_id() == owner.arena();
         match if is_own { arena.lock_open() } else { arena.try_lock() } {
-            Some(mut held) => held.give_large(address),
+            Some(mut held) => {
+                held.give_large(address);
+                drop(held);
+                poll();
+            }
             None => {
                 let bytes = (*page_map::desc(address)).pages as usize * PAGE;
                 let mut chain = Chain::EMPTY;
@@ -550,25 +564,29 @@ unsafe fn resize_large(address: usize, owner: Owner, bytes: usize, old: usize) -
 /// Gives back to the kernel what can be given back, keeping `pad` bytes at the top of each
 /// arena's newest heap; the bytes given back.
 pub fn trim(pad: usize) -> usize {
-    let cache = tls::get();
-    // SAFETY: the word always points at a cache.
-    unsafe {
-        if (*cache).state() == State::Live {
-            (*cache).give_all_back();
-        }
+    // SAFETY: the word always points at a cache; a live one is this thread's.
+    let cache = unsafe { &*tls::get() };
+    purge::trim(pad, (cache.state() == State::Live).then_some(cache))
+}
+
+/// Looks at the purge clock, now and then. The end of every slow path; no lock is held.
+#[inline]
+fn poll() {
+    // SAFETY: as above. The constant caches are not written: only a live one counts.
+    let cache = unsafe { &*tls::get() };
+    if cache.state() == State::Live && cache.is_poll_due() {
+        poll_now(cache);
     }
-    ARENAS.iter_open().fold(0, |freed, arena| {
-        let Some(mut held) = arena.lock_open() else { return freed };
-        arena.drain(&mut held);
-        arena.empty_depot(&mut held);
-        Tcache::flush_parked(&mut held);
-        // SAFETY: the lock is held.
-        freed
-            + unsafe {
-                held.drop_empty_slabs();
-                held.purge(pad)
-            }
-    })
+}
+
+#[cold]
+#[inline(never)]
+fn poll_now(cache: &Tcache) {
+    let Some(epoch) = purge::epoch() else { return };
+    cache.cool(epoch);
+    if purge::is_worth_it() && !purger::takes_care() {
+        purge::tick_on_slow_path();
+    }
 }
 
 /// Sets `errno` to ENOMEM for a null block.

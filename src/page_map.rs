@@ -50,8 +50,14 @@ pub struct Owner(u16);
 
 impl PageDesc {
     /// A page inside a chunk.
-    pub const INSIDE: PageDesc =
-        PageDesc { state: PageState::Inside, flags: 0, home: 0, pages: 0, next: 0, prev: 0 };
+    pub const INSIDE: PageDesc = PageDesc {
+        state: PageState::Inside,
+        flags: 0,
+        home_or_epoch: 0,
+        pages: 0,
+        next: 0,
+        prev: 0,
+    };
 }
 
 impl Owner {
@@ -124,8 +130,9 @@ pub struct PageDesc {
     pub state: PageState,
     /// `CHUNK_` flags, on first pages of chunks.
     pub flags: u8,
-    /// The arena whose heap the chunk lies in, on first pages of chunks.
-    pub home: u16,
+    /// On first pages of runs in use: the arena in whose heap they lie. Of free chunks: the epoch
+    /// of the arena's purge clock in which they became free.
+    pub home_or_epoch: u16,
     /// Pages of the chunk (on its first page, and on its last if free).
     pub pages: u32,
     /// Next chunk or slab of the list this one is on.

@@ -138,7 +138,7 @@ impl Stats {
         self.in_use_blocks += inner.large_blocks;
         self.in_use_bytes += inner.large_bytes;
         self.top_bytes += top_bytes(&inner.heap);
-        self.free_chunk_bytes += inner.bins.pages * PAGE;
+        self.free_chunk_bytes += inner.bins.pages() * PAGE;
         // SAFETY: the caller holds the arena's lock.
         unsafe { inner.bins.for_each(|_, _, _| self.free_chunks += 1) };
     }
@@ -263,7 +263,7 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
             let mut chunks = 0u64;
             // SAFETY: the lock is held.
             unsafe { held.bins.for_each(|_, _, _| chunks += 1) };
-            (top_bytes(&held.heap), held.bins.pages * PAGE, chunks)
+            (top_bytes(&held.heap), held.bins.pages() * PAGE, chunks)
         };
         let mut classes = [(0usize, 0u32, 0usize); CLASSES];
         for (class, figures) in classes.iter_mut().enumerate().skip(1) {

@@ -11,16 +11,41 @@ const EXACT: usize = 32;
 const BINS: usize = 128;
 /// Free chunks looked at in one bin before a larger bin is taken.
 const SEARCH: usize = 16;
+/// Free chunks looked at in one bin for one whose pages are worth giving back.
+const DIRTY_SEARCH: usize = 256;
+/// The bin of the largest chunks.
+pub const LAST_BIN: usize = BINS - 1;
 
-/// The bins of an arena.
+/// Free chunks by size.
 #[derive(Debug)]
-pub struct Bins {
+struct Lists {
     /// First chunk of each bin.
     heads: [PageId; BINS],
     /// Bit n: bin n is not empty.
     filled: u128,
     /// Pages in all bins.
+    pages: usize,
+}
+
+/// The bins of an arena: of dirty chunks, which may hold memory of the machine, and of clean ones
+/// ([`CHUNK_ZERO`]), which hold none.
+#[derive(Debug)]
+pub struct Bins {
+    dirty: Lists,
+    clean: Lists,
+    /// The epoch of the arena's purge clock, which chunks that become free are stamped with.
+    pub epoch: u16,
+}
+
+/// A free chunk that was taken out of its bin.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk {
+    /// Its pages.
     pub pages: usize,
+    /// Its `CHUNK_` flags.
+    pub flags: u8,
+    /// The epoch in which it became free.
+    pub epoch: u16,
 }
 
 /// The bin of a chunk of `pages` pages.
@@ -36,23 +61,39 @@ fn bin_of(pages: usize) -> usize {
 impl Bins {
     /// No chunks.
     pub const fn new() -> Self {
-        Self { heads: [0; BINS], filled: 0, pages: 0 }
+        const NONE: Lists = Lists { heads: [0; BINS], filled: 0, pages: 0 };
+        Self { dirty: NONE, clean: NONE, epoch: 0 }
     }
 
-    /// Makes the run a free chunk of its bin. Does not coalesce.
+    /// Pages of all free chunks.
+    pub fn pages(&self) -> usize {
+        self.dirty.pages + self.clean.pages
+    }
+
+    /// Pages of those that may hold memory.
+    pub fn dirty_pages(&self) -> usize {
+        self.dirty.pages
+    }
+
+    fn lists(&mut self, flags: u8) -> &mut Lists {
+        if flags & CHUNK_ZERO == 0 { &mut self.dirty } else { &mut self.clean }
+    }
+
+    /// Makes the run a free chunk of its bin, free since `epoch`. Does not coalesce.
     ///
     /// # Safety
     /// The run lies in a heap of the arena, whose lock is held; it is in no bin, and its pages'
     /// descriptors are `Inside` except the first.
-    pub unsafe fn insert(&mut self, start: usize, pages: usize, home: u16, flags: u8) {
+    pub unsafe fn insert(&mut self, start: usize, pages: usize, epoch: u16, flags: u8) {
         let bin = bin_of(pages);
-        let next = self.heads[bin];
+        let lists = self.lists(flags);
+        let next = lists.heads[bin];
         // SAFETY: heaps are covered.
         unsafe {
             *page_map::desc(start) = PageDesc {
                 state: PageState::Free,
                 flags,
-                home,
+                home_or_epoch: epoch,
                 pages: pages as u32,
                 next,
                 prev: 0,
@@ -65,29 +106,29 @@ impl Bins {
             if next != 0 {
                 (*page_map::desc(page_map::page_address(next))).prev = id;
             }
-            self.heads[bin] = id;
+            lists.heads[bin] = id;
         }
-        self.filled |= 1 << bin;
-        self.pages += pages;
+        lists.filled |= 1 << bin;
+        lists.pages += pages;
     }
 
-    /// Takes a free chunk out of its bin; its pages and flags. All its descriptors are `Inside`
-    /// afterwards.
+    /// Takes a free chunk out of its bin. All its descriptors are `Inside` afterwards.
     ///
     /// # Safety
     /// `start` is the first page of a free chunk of these bins; the arena's lock is held.
-    pub unsafe fn remove(&mut self, start: usize) -> (usize, u8) {
+    pub unsafe fn remove(&mut self, start: usize) -> Chunk {
         // SAFETY: heaps are covered, and ids on lists are those of free chunks.
         unsafe {
             let desc = page_map::desc(start);
             invariant((*desc).state == PageState::Free, "a chunk in a bin is not free");
-            let PageDesc { pages, flags, next, prev, .. } = *desc;
+            let PageDesc { pages, flags, home_or_epoch: epoch, next, prev, .. } = *desc;
             let pages = pages as usize;
             let bin = bin_of(pages);
+            let lists = self.lists(flags);
             if prev == 0 {
-                self.heads[bin] = next;
+                lists.heads[bin] = next;
                 if next == 0 {
-                    self.filled &= !(1 << bin);
+                    lists.filled &= !(1 << bin);
                 }
             } else {
                 (*page_map::desc(page_map::page_address(prev))).next = next;
@@ -97,41 +138,31 @@ impl Bins {
             }
             *desc = PageDesc::INSIDE;
             *page_map::desc(start + (pages - 1) * PAGE) = PageDesc::INSIDE;
-            self.pages -= pages;
-            (pages, flags)
+            lists.pages -= pages;
+            Chunk { pages, flags, epoch }
         }
     }
 
     /// The best of the chunks looked at that hold `pages` pages at a multiple of `align` bytes:
-    /// its start and the aligned address in it. Among chunks of one size the lowest address
-    /// wins, so that high ones can empty out.
+    /// its start and the aligned address in it. Among chunks of one size, one that holds memory
+    /// wins over one that would have to be faulted in, then the lowest address, so that high ones
+    /// can empty out.
     ///
     /// # Safety
     /// The arena's lock is held.
     pub unsafe fn find(&self, pages: usize, align: usize) -> Option<(usize, usize)> {
-        let mut candidates = self.filled & (u128::MAX << bin_of(pages));
+        let all = self.dirty.filled | self.clean.filled;
+        let mut candidates = all & (u128::MAX << bin_of(pages));
         while candidates != 0 {
             let bin = candidates.trailing_zeros() as usize;
-            let mut best: Option<(usize, usize, usize)> = None;
-            let mut id = self.heads[bin];
-            for _ in 0..SEARCH {
-                if id == 0 {
-                    break;
-                }
-                // SAFETY: ids on lists are those of free chunks in covered heaps.
-                let (start, desc) = unsafe {
-                    let start = page_map::page_address(id);
-                    (start, *page_map::desc(start))
-                };
-                let size = desc.pages as usize;
-                let at = (start + align - 1) & !(align - 1);
-                if at + pages * PAGE <= start + size * PAGE
-                    && best.is_none_or(|(other, from, _)| (size, start) < (other, from))
-                {
-                    best = Some((size, start, at));
-                }
-                id = desc.next;
-            }
+            // SAFETY: the lock is held.
+            let dirty = unsafe { self.dirty.find(bin, pages, align) };
+            // SAFETY: as above.
+            let clean = unsafe { self.clean.find(bin, pages, align) };
+            let best = match (dirty, clean) {
+                (Some(dirty), Some(clean)) if clean.0 < dirty.0 => Some(clean),
+                (dirty, clean) => dirty.or(clean),
+            };
             if let Some((_, start, at)) = best {
                 return Some((start, at));
             }
@@ -145,7 +176,7 @@ impl Bins {
     /// # Safety
     /// The arena's lock is held during the walk.
     pub unsafe fn for_each(&self, mut visit: impl FnMut(usize, usize, u8)) {
-        for &head in &self.heads {
+        for &head in self.dirty.heads.iter().chain(&self.clean.heads) {
             let mut id = head;
             while id != 0 {
                 // SAFETY: as in `find`.
@@ -159,13 +190,64 @@ impl Bins {
         }
     }
 
-    /// Marks a free chunk as zero, after its pages were dropped.
+    /// A dirty chunk that is free for at least `age` epochs, among the first few of each bin, the
+    /// largest first, from bin `from` downwards: its first page and its bin.
     ///
     /// # Safety
-    /// `start` is the first page of a free chunk; the arena's lock is held.
-    pub unsafe fn set_zero(start: usize) {
-        // SAFETY: the caller's contract.
-        unsafe { (*page_map::desc(start)).flags |= CHUNK_ZERO };
+    /// The arena's lock is held.
+    pub unsafe fn find_dirty(&self, age: u16, from: usize) -> Option<(usize, usize)> {
+        let mut candidates = self.dirty.filled & (u128::MAX >> (LAST_BIN - from.min(LAST_BIN)));
+        while candidates != 0 {
+            let bin = LAST_BIN - candidates.leading_zeros() as usize;
+            let mut id = self.dirty.heads[bin];
+            for _ in 0..DIRTY_SEARCH {
+                if id == 0 {
+                    break;
+                }
+                // SAFETY: ids on lists are those of free chunks in covered heaps.
+                let (start, desc) = unsafe {
+                    let start = page_map::page_address(id);
+                    (start, *page_map::desc(start))
+                };
+                if self.epoch.wrapping_sub(desc.home_or_epoch) >= age {
+                    return Some((start, bin));
+                }
+                id = desc.next;
+            }
+            candidates &= !(1 << bin);
+        }
+        None
+    }
+}
+
+impl Lists {
+    /// The best of the chunks looked at in one bin that hold `pages` pages at a multiple of
+    /// `align` bytes: its pages, its start, and the aligned address in it.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    unsafe fn find(&self, bin: usize, pages: usize, align: usize) -> Option<(usize, usize, usize)> {
+        let mut best: Option<(usize, usize, usize)> = None;
+        let mut id = self.heads[bin % BINS];
+        for _ in 0..SEARCH {
+            if id == 0 {
+                break;
+            }
+            // SAFETY: ids on lists are those of free chunks in covered heaps.
+            let (start, desc) = unsafe {
+                let start = page_map::page_address(id);
+                (start, *page_map::desc(start))
+            };
+            let size = desc.pages as usize;
+            let at = (start + align - 1) & !(align - 1);
+            if at + pages * PAGE <= start + size * PAGE
+                && best.is_none_or(|(other, from, _)| (size, start) < (other, from))
+            {
+                best = Some((size, start, at));
+            }
+            id = desc.next;
+        }
+        best
     }
 }
 
@@ -207,4 +289,13 @@ pub unsafe fn free_ending_at(end: usize) -> Option<usize> {
 pub unsafe fn is_free(address: usize) -> bool {
     // SAFETY: covered where the descriptor is not null.
     !page_map::try_desc(address).is_null() && unsafe { page_map::state(address) } == PageState::Free
+}
+
+/// Whether the free chunk at `start` is clean: [`CHUNK_ZERO`], or 0.
+///
+/// # Safety
+/// A free chunk of the arena whose lock is held starts there.
+pub unsafe fn kind(start: usize) -> u8 {
+    // SAFETY: the caller's contract.
+    unsafe { (*page_map::desc(start)).flags & CHUNK_ZERO }
 }

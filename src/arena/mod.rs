@@ -5,8 +5,13 @@
 //! another arena's while it holds one (`pages.rs`, `borrow_run`). Debug builds check this.
 
 pub mod chunk;
+mod decay;
 pub mod pages;
+pub mod purge;
 pub mod slab;
+mod slab_pages;
+
+pub use decay::STEPS;
 
 use crate::check::invariant;
 use crate::config;
@@ -27,6 +32,7 @@ use core::ops::{Deref, DerefMut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use crossbeam_utils::CachePadded;
+use decay::Decay;
 use slab::ClassState;
 
 /// Magazines of one class that an arena's depot holds at most.
@@ -57,8 +63,18 @@ pub struct Inner {
     /// Free bytes at the top that the arena keeps in any case: each growth after a trim doubles
     /// them, so that a program which needs the same memory again and again gets it once.
     trim_slack: usize,
+    /// The epoch of the purge clock that the arena is in (see `decay.rs`).
+    epoch: u64,
+    /// How many dirty pages the program needed again.
+    decay: Decay,
+    /// Bytes of free blocks in slabs that were not looked through for pages to give back.
+    warm_free_bytes: usize,
     /// Caches of ended threads, with what they hold: the first of a list that the caches link.
     pub parked: *mut Parked,
+    /// Times that a cache was parked or taken.
+    pub parked_uses: u32,
+    /// As many at the last epoch that saw a difference, and epochs since then.
+    pub parked_idle: (u32, u8),
     /// Bytes that they hold.
     pub parked_bytes: usize,
     /// Bytes of the arena's heaps.
@@ -81,7 +97,12 @@ impl Inner {
             heap_hint: 0,
             was_trimmed: false,
             trim_slack: 0,
+            epoch: 0,
+            decay: Decay::new(),
+            warm_free_bytes: 0,
             parked: core::ptr::null_mut(),
+            parked_uses: 0,
+            parked_idle: (0, 0),
             parked_bytes: 0,
             classes: [ClassState::NEW; CLASSES],
             heap_bytes: 0,
@@ -115,6 +136,10 @@ pub struct Arena {
     remote_frees: AtomicU64,
     /// Times a thread had to wait for the lock.
     pub lock_waits: AtomicU64,
+    /// What [`Inner::purgeable_bytes`] was when the lock was last given up.
+    purgeable: AtomicUsize,
+    /// What [`Inner::committed_bytes`] was then.
+    committed: AtomicUsize,
     attach: Attach,
     depot: [[DepotSlot; DEPOT_SLOTS]; CLASSES],
 }
@@ -155,6 +180,9 @@ impl DerefMut for Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
+        // Relaxed: estimates, which order nothing.
+        self.arena.purgeable.store(self.purgeable_bytes(), Relaxed);
+        self.arena.committed.store(self.committed_bytes(), Relaxed);
         // SAFETY: the guard is the holder.
         unsafe { self.arena.lock.unlock() };
     }
@@ -170,6 +198,8 @@ impl Arena {
             remote_bytes: AtomicUsize::new(0),
             remote_frees: AtomicU64::new(0),
             lock_waits: AtomicU64::new(0),
+            purgeable: AtomicUsize::new(0),
+            committed: AtomicUsize::new(0),
             attach: Attach::new(),
             depot: [const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASSES],
         }
@@ -288,12 +318,12 @@ impl Arena {
         }
     }
 
-    /// Sends a run back that another arena had borrowed. Does not drain: the caller holds a
-    /// lock.
+    /// Sends a run back that another arena had borrowed, or that was purged. Does not drain: the
+    /// caller may hold a lock.
     ///
     /// # Safety
     /// The run is described as a large one of this arena, and is the caller's to give.
-    unsafe fn send_returned_run(&self, start: usize) {
+    pub unsafe fn send_returned_run(&self, start: usize) {
         let mut chain = Chain::EMPTY;
         // SAFETY: the run's memory is in use by nobody.
         unsafe {
@@ -381,14 +411,15 @@ impl Arena {
         self.depot[class % CLASSES].iter().map(DepotSlot::count).sum()
     }
 
-    /// Gives everything in the depot back to the slabs.
-    pub fn empty_depot(&self, held: &mut Guard<'_>) {
-        for class in 1..CLASSES {
-            while let Some((head, count)) = self.depot_take(class) {
-                // SAFETY: a depot magazine is a list of `count` blocks of this arena.
-                unsafe { held.give_blocks(head, count) };
-            }
-        }
+    /// Bytes that the arena could give back to the kernel, about, free blocks on their way home
+    /// included.
+    pub fn purgeable_bytes(&self) -> usize {
+        self.purgeable.load(Relaxed) + self.remote_bytes.load(Relaxed)
+    }
+
+    /// Bytes of the arena that may hold memory of the machine, about.
+    pub fn committed_bytes(&self) -> usize {
+        self.committed.load(Relaxed)
     }
 
     /// Bytes and blocks that were freed from other arenas' threads: waiting, and ever.

@@ -1,11 +1,11 @@
 //! Runs of pages: where slabs and large blocks come from and go back to.
 
-use super::chunk::{self, Bins};
+use super::chunk::{self, Chunk};
 use super::{ARENAS, Inner};
 use crate::check::invariant;
 use crate::config;
 use crate::heap::{self, Heap, Source, brk, mmap};
-use crate::os::{self, PAGE};
+use crate::os::PAGE;
 use crate::page_map::{
     self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_WAS_FREED, CHUNK_ZERO, KIND_LARGE, Owner, PageDesc,
     PageState,
@@ -42,7 +42,7 @@ impl Run {
             *page_map::desc(self.start) = PageDesc {
                 state,
                 flags: self.flags,
-                home: self.home,
+                home_or_epoch: self.home,
                 pages: self.pages as u32,
                 ..PageDesc::INSIDE
             };
@@ -81,22 +81,27 @@ impl Inner {
     /// As [`Inner::take_run`], without more memory.
     unsafe fn take_run_at_hand(&mut self, pages: usize, align: usize) -> Option<Run> {
         // SAFETY: the lock is held.
-        unsafe { self.take_from_bins(pages, align).or_else(|| self.take_from_top(pages, align)) }
+        unsafe {
+            let run =
+                self.take_from_bins(pages, align).or_else(|| self.take_from_top(pages, align));
+            self.decay.note(self.dirty_pages());
+            run
+        }
     }
 
     unsafe fn take_from_bins(&mut self, pages: usize, align: usize) -> Option<Run> {
         // SAFETY: the lock is held; `find` names a chunk of these bins that is large enough.
         unsafe {
             let (start, at) = self.bins.find(pages, align)?;
-            let (size, flags) = self.bins.remove(start);
+            let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
             let zero = flags & CHUNK_ZERO;
             let before = (at - start) / PAGE;
             let after = size - before - pages;
             if before > 0 {
-                self.bins.insert(start, before, self.id, flags);
+                self.bins.insert(start, before, epoch, flags);
             }
             if after > 0 {
-                self.bins.insert(at + pages * PAGE, after, self.id, zero);
+                self.bins.insert(at + pages * PAGE, after, epoch, zero);
             }
             let flags = if before == 0 { flags } else { zero };
             Some(Run { start: at, pages, flags, home: self.id })
@@ -115,7 +120,7 @@ impl Inner {
         if gap < start {
             // SAFETY: the gap was top chunk until now; below it no chunk is free, since that
             // would be part of the top.
-            unsafe { self.bins.insert(gap, (start - gap) / PAGE, self.id, first) };
+            unsafe { self.bins.insert(gap, (start - gap) / PAGE, self.bins.epoch, first) };
         }
         let flags = if gap < start { zero } else { first | zero };
         Some(Run { start, pages, flags, home: self.id })
@@ -231,7 +236,10 @@ impl Inner {
         let first = if old.source == Source::Mmap && old.top == old.base { CHUNK_FIRST } else { 0 };
         let zero = if old.top >= old.zero_from { CHUNK_ZERO } else { 0 };
         // SAFETY: the rest of the top is in no chunk; below it no chunk is free.
-        unsafe { self.bins.insert(old.top, (old.end - old.top) / PAGE, self.id, first | zero) };
+        unsafe {
+            let pages = (old.end - old.top) / PAGE;
+            self.bins.insert(old.top, pages, self.bins.epoch, first | zero);
+        }
     }
 
     /// Unmaps the newest heap if it is a mapped one of which nothing is in use. The main arena
@@ -253,7 +261,7 @@ impl Inner {
                 self.heap.top = self.heap.end;
                 self.heap.zero_from = self.heap.end;
                 if let Some(start) = chunk::free_ending_at(self.heap.end) {
-                    let (_, flags) = self.bins.remove(start);
+                    let Chunk { flags, .. } = self.bins.remove(start);
                     self.heap.top = start;
                     if flags & CHUNK_ZERO != 0 {
                         self.heap.zero_from = start;
@@ -265,7 +273,8 @@ impl Inner {
     }
 
     /// Gives a run back: coalesces it with free neighbours, into the top chunk where it touches
-    /// it, and unmaps its heap if nothing else is left in it.
+    /// it, and unmaps its heap if nothing else is left in it. A dirty chunk and a clean one stay
+    /// apart until the dirty one is purged: together nobody would know what of them is memory.
     ///
     /// # Safety
     /// The run is one that `take_run` gave this arena, with a valid descriptor on its first
@@ -274,29 +283,26 @@ impl Inner {
         // SAFETY: the lock is held; neighbours that are free are chunks of these bins.
         unsafe {
             let mut flags = (*page_map::desc(start)).flags & CHUNK_FIRST;
-            let mut zero = zero;
+            let kind = if zero { CHUNK_ZERO } else { 0 };
             let mut from = start;
             let mut size = pages;
-            let before = chunk::free_before(start);
+            let before = chunk::free_before(start).filter(|&at| chunk::kind(at) == kind);
             *page_map::desc(start) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
             if let Some(before) = before {
-                let (more, other) = self.bins.remove(before);
+                let chunk = self.bins.remove(before);
                 from = before;
-                size += more;
-                zero &= other & CHUNK_ZERO != 0;
-                flags = other & CHUNK_FIRST;
+                size += chunk.pages;
+                flags = chunk.flags & CHUNK_FIRST;
             }
             let end = start + pages * PAGE;
             if end == self.heap.top {
                 *page_map::desc(from) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
-                self.heap.lower_top(from);
+                self.heap.lower_top(from, zero);
                 self.trim_top();
                 return;
             }
-            if chunk::is_free(end) {
-                let (more, other) = self.bins.remove(end);
-                size += more;
-                zero &= other & CHUNK_ZERO != 0;
+            if chunk::is_free(end) && chunk::kind(end) == kind {
+                size += self.bins.remove(end).pages;
             }
             let after = from + size * PAGE;
             if flags & CHUNK_FIRST != 0
@@ -306,8 +312,7 @@ impl Inner {
                 self.heap_bytes -= (size + 1) * PAGE;
                 return;
             }
-            let zero = if zero { CHUNK_ZERO } else { 0 };
-            self.bins.insert(from, size, self.id, flags | zero);
+            self.bins.insert(from, size, self.bins.epoch, flags | kind);
         }
     }
 
@@ -335,9 +340,9 @@ impl Inner {
                     return false;
                 }
             } else if chunk::is_free(end) && (*page_map::desc(end)).pages as usize >= more {
-                let (size, flags) = self.bins.remove(end);
+                let Chunk { pages: size, flags, epoch } = self.bins.remove(end);
                 if size > more {
-                    self.bins.insert(end + more * PAGE, size - more, self.id, flags & CHUNK_ZERO);
+                    self.bins.insert(end + more * PAGE, size - more, epoch, flags & CHUNK_ZERO);
                 }
             } else {
                 return false;
@@ -362,31 +367,16 @@ impl Inner {
         self.heap.top == end && unsafe { self.take_from_top(pages, PAGE) }.is_some()
     }
 
-    /// Drops the pages of every free chunk and gives the top back down to `pad` bytes. Returns
-    /// the bytes given back.
+    /// Gives the top back down to `pad` bytes, and an empty newest heap whole. Returns the bytes
+    /// given back.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn purge(&mut self, pad: usize) -> usize {
+    pub unsafe fn trim_top_to(&mut self, pad: usize) -> usize {
         // SAFETY: the lock is held.
         let left = unsafe { self.leave_empty_heap() };
         let freed = self.heap.trim(1, pad);
-        let mut freed = left + self.trimmed(freed);
-        // SAFETY: the lock is held; free chunks are in use by nobody. Setting the flag does not
-        // change the lists.
-        unsafe {
-            self.bins.for_each(|start, pages, flags| {
-                if flags & CHUNK_ZERO == 0 {
-                    let memory = core::ptr::with_exposed_provenance_mut(start);
-                    let dropped = os::discard(memory, pages * PAGE);
-                    freed += dropped;
-                    if dropped == pages * PAGE {
-                        Bins::set_zero(start);
-                    }
-                }
-            });
-        }
-        freed
+        left + self.trimmed(freed)
     }
 
     /// A large block: a run of pages of its own, for which the heap grows if `grows`. Its address,

@@ -1,54 +1,81 @@
 //! Slabs: chunks carved into blocks of one size class.
 //!
-//! A slab's state lives in the descriptors of its first two pages, away from the blocks.
+//! A slab's state lives in the descriptors of its first three pages, away from the blocks.
 //! Blocks are carved page by page, so that untouched pages stay untouched. Blocks that are not
-//! carved yet are in no list; every carved block is with the program, in a cache on its way,
-//! or on the slab's free list.
+//! carved yet, or whose page was dropped (`slab_pages.rs`), are in no list; every other block is
+//! with the program, in a cache on its way, or on the slab's free list.
 
-use super::Inner;
+use super::{Inner, slab_pages};
 use crate::check::invariant;
 use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
-use crate::size_class::{self, Class, GRANULE, MAX_ONE_GRANULE};
+use crate::size_class::{self, Class, GRANULE};
 use crate::sync::block::{Block, Chain};
 use crate::window;
-use core::sync::atomic::AtomicU16;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU16, AtomicU64};
 
-/// A slab's state. Lies over two page descriptors, of which the second is read by nobody else:
-/// a slab has at least four pages.
+/// A slab's state. Lies over three page descriptors, of which the last two are read by nobody
+/// else: a slab has at least four pages.
 #[repr(C)]
 pub struct Slab {
-    desc: PageDesc,
+    pub(super) desc: PageDesc,
     /// Freed blocks.
-    free: *mut Block,
+    pub(super) free: *mut Block,
     /// How many of them.
-    free_count: u16,
+    pub(super) free_count: u16,
     /// Blocks carved so far: the first so many. Read without the lock by checks of a free.
-    carved: AtomicU16,
-    class: u8,
-    /// Whether the slab is on its class's list of slabs with room.
-    listed: bool,
+    pub(super) carved: AtomicU16,
+    pub(super) class: u8,
+    /// The list that the slab is on.
+    pub(super) list: List,
+    /// The epoch of the arena's purge clock, modulo 256, in which a block last came or went.
+    pub(super) epoch: u8,
+    /// Bit n: no block that starts in page n is in use, and the page was given back to the kernel.
+    /// Read without the lock by checks of a free.
+    pub(super) dropped: AtomicU64,
+    /// Carved blocks that start in such pages.
+    pub(super) dropped_blocks: u16,
 }
 
-const _: () = assert!(size_of::<Slab>() == 2 * size_of::<PageDesc>());
+const _: () = assert!(size_of::<Slab>() == 3 * size_of::<PageDesc>());
 const _: () = assert!(GRANULE / PAGE >= 4);
+
+/// A class's lists of slabs that have blocks to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum List {
+    /// On none: all blocks are out.
+    None,
+    /// Those that were in use lately, and the first to give.
+    Warm,
+    /// Those whose free pages were given back to the kernel.
+    Bare,
+}
 
 /// What an arena keeps for each class.
 #[derive(Debug, Clone, Copy)]
 pub struct ClassState {
-    /// Slabs that have free or uncarved blocks; the most recently freed into first.
-    first: PageId,
+    /// Slabs that have free or uncarved blocks; the most recently freed into first …
+    pub(super) first: PageId,
+    /// … and the last of them.
+    pub(super) last: PageId,
+    /// Slabs that had room and were not touched for long.
+    bare: PageId,
     /// Slabs of the class.
     pub slabs: u32,
     /// Slabs of which no block is out; kept up to [`EMPTY_KEPT`].
-    empty: u32,
+    pub(super) empty: u32,
     /// Blocks given to threads and not back.
     pub out: usize,
     /// Blocks given to threads since the start.
     pub refilled: u64,
     /// Bytes of requests of this class that larger classes served.
     lent: u32,
+    /// `refilled` at the last epoch that saw it change, cut to 32 bits …
+    pub(super) refilled_before: u32,
+    /// … and epochs since then, while the depot holds magazines of the class.
+    pub(super) idle_epochs: u8,
 }
 
 /// Empty slabs of a class that are kept for its next blocks.
@@ -60,8 +87,18 @@ const LENT_BYTES: u32 = 4096;
 
 impl ClassState {
     /// No slabs.
-    pub const NEW: ClassState =
-        ClassState { first: 0, slabs: 0, empty: 0, out: 0, refilled: 0, lent: 0 };
+    pub const NEW: ClassState = ClassState {
+        first: 0,
+        last: 0,
+        bare: 0,
+        slabs: 0,
+        empty: 0,
+        out: 0,
+        refilled: 0,
+        lent: 0,
+        refilled_before: 0,
+        idle_epochs: 0,
+    };
 }
 
 /// The slab that the granule of `address` belongs to.
@@ -88,13 +125,17 @@ unsafe fn slab_start(address: usize) -> usize {
 /// The page map says that the granule is a slab's, of that class.
 #[inline]
 pub unsafe fn is_block(address: usize, class: Class) -> bool {
-    // SAFETY: the caller's contract. While a block of the slab is in use, start and class stay;
-    // `carved` only grows.
+    // SAFETY: the caller's contract. While a block of the slab is in use, start and class stay,
+    // and so does that its page is carved.
     unsafe {
         let start = slab_start(address);
         let slab = page_map::desc(start).cast::<Slab>();
+        let page = (address - start) / PAGE;
         match size_class::block_index(address - start, class) {
-            Some(index) => index < usize::from((*slab).carved.load(Relaxed)),
+            Some(index) => {
+                index < usize::from((*slab).carved.load(Relaxed))
+                    && (*slab).dropped.load(Relaxed) >> page & 1 == 0
+            }
             None => false,
         }
     }
@@ -108,25 +149,32 @@ impl Inner {
     /// The arena's lock is held.
     pub unsafe fn take_blocks(&mut self, class: Class, want: usize) -> Chain {
         let mut got = Chain::EMPTY;
-        // SAFETY: the lock is held; slabs on the list are this arena's, of this class.
+        // SAFETY: the lock is held; slabs on the lists are this arena's, of this class.
         unsafe {
             while got.count < want.div_ceil(2) {
-                let slab = self.first_slab(class);
-                if slab.is_null() || ((*slab).free.is_null() && got.count > 0) {
+                let Some((start, slab)) = self.slab_with_room(class) else { break };
+                if (*slab).free.is_null() && got.count > 0 {
                     break;
                 }
                 if Self::is_unused(slab) {
                     self.class_mut(class).empty -= 1;
                 }
-                if (*slab).free.is_null() {
-                    let start = page_map::page_address(self.class(class).first);
-                    let bytes = (self.class(class).out * size_class::size(class) / 8).max(PAGE);
-                    carve(slab, start, self.id, want, bytes, &mut got);
-                } else {
+                let free = (*slab).free_count;
+                if !(*slab).free.is_null() {
                     take_free(slab, want - got.count, &mut got);
+                } else if (*slab).dropped_blocks > 0 {
+                    slab_pages::carve_dropped(slab, start, self.id, want, &mut got);
+                } else {
+                    let bytes = (self.class(class).out * size_class::size(class) / 8).max(PAGE);
+                    slab_pages::carve(slab, start, self.id, want, bytes, &mut got);
                 }
+                self.note_free_blocks(slab, free);
+                (*slab).epoch = self.bins.epoch as u8;
                 let capacity = size_class::slab_bytes(class) / size_class::size(class);
-                if (*slab).free.is_null() && usize::from((*slab).carved.load(Relaxed)) == capacity {
+                if (*slab).free.is_null()
+                    && (*slab).dropped_blocks == 0
+                    && usize::from((*slab).carved.load(Relaxed)) == capacity
+                {
                     self.unlist(class, slab);
                 }
             }
@@ -138,6 +186,18 @@ impl Inner {
         state.out += got.count;
         state.refilled += got.count as u64;
         got
+    }
+
+    /// Keeps count of the bytes of free blocks in warm slabs: `slab` had `before` such blocks.
+    ///
+    /// # Safety
+    /// The slab is a warm one of this arena, whose lock is held.
+    pub(super) unsafe fn note_free_blocks(&mut self, slab: *mut Slab, before: u16) {
+        // SAFETY: the caller's contract.
+        let (now, class) = unsafe { ((*slab).free_count, usize::from((*slab).class)) };
+        let size = size_class::size(class);
+        self.warm_free_bytes += usize::from(now) * size;
+        self.warm_free_bytes -= usize::from(before) * size;
     }
 
     /// Whether a request of `class` should be served by a larger class's slab or by pages, as
@@ -202,17 +262,19 @@ impl Inner {
         unsafe {
             let start = slab_start(block.addr());
             let slab = page_map::desc(start).cast::<Slab>();
+            if (*slab).list != List::Warm {
+                self.warm(class, start, slab);
+            }
             Block::set_next(block, (*slab).free);
             (*slab).free = block;
             (*slab).free_count += 1;
+            (*slab).epoch = self.bins.epoch as u8;
+            self.warm_free_bytes += size_class::size(class);
             invariant(
                 (*slab).free_count <= (*slab).carved.load(Relaxed) && self.class(class).out > 0,
                 "a slab got more blocks back than it gave out",
             );
             self.class_mut(class).out -= 1;
-            if !(*slab).listed {
-                self.list(class, start, slab);
-            }
             if Self::is_unused(slab) {
                 if self.class(class).empty < EMPTY_KEPT {
                     self.class_mut(class).empty += 1;
@@ -236,49 +298,95 @@ impl Inner {
         }
     }
 
-    /// Whether every carved block of the slab is on its free list.
-    unsafe fn is_unused(slab: *mut Slab) -> bool {
+    /// Whether every carved block of the slab is on its free list, or in a dropped page.
+    pub(super) unsafe fn is_unused(slab: *mut Slab) -> bool {
         // SAFETY: a slab of this arena, whose lock is held.
-        unsafe { (*slab).free_count == (*slab).carved.load(Relaxed) }
+        unsafe { (*slab).free_count + (*slab).dropped_blocks == (*slab).carved.load(Relaxed) }
     }
 
-    unsafe fn first_slab(&self, class: Class) -> *mut Slab {
-        match self.class(class).first {
-            0 => core::ptr::null_mut(),
-            // SAFETY: ids on the list are those of slabs.
-            id => unsafe { page_map::desc(page_map::page_address(id)).cast() },
+    /// The slab that gives the class's next blocks, made a warm one: its start and state.
+    unsafe fn slab_with_room(&mut self, class: Class) -> Option<(usize, *mut Slab)> {
+        let ClassState { first, bare, .. } = *self.class(class);
+        let id = if first != 0 { first } else { bare };
+        if id == 0 {
+            return None;
+        }
+        // SAFETY: ids on the lists are those of slabs.
+        unsafe {
+            let start = page_map::page_address(id);
+            let slab = page_map::desc(start).cast::<Slab>();
+            if first == 0 {
+                self.warm(class, start, slab);
+            }
+            Some((start, slab))
         }
     }
 
-    /// Puts a slab in front of its class's list.
-    unsafe fn list(&mut self, class: Class, start: usize, slab: *mut Slab) {
-        // SAFETY: the slab is on no list; ids on the list are those of slabs.
+    /// Makes the slab the first of the warm ones, from whatever list it is on.
+    ///
+    /// # Safety
+    /// The slab is one of this arena, of `class`; the arena's lock is held.
+    pub(super) unsafe fn warm(&mut self, class: Class, start: usize, slab: *mut Slab) {
+        // SAFETY: the caller's contract.
         unsafe {
-            let next = self.class(class).first;
+            if (*slab).list != List::None {
+                self.unlist(class, slab);
+            }
+            self.list(class, start, slab, List::Warm);
+        }
+    }
+
+    /// Puts a slab that is on no list in front of one.
+    ///
+    /// # Safety
+    /// As for [`Inner::warm`].
+    pub(super) unsafe fn list(&mut self, class: Class, start: usize, slab: *mut Slab, list: List) {
+        // SAFETY: the caller's contract; ids on the lists are those of slabs.
+        unsafe {
             let id = page_map::page_id(start);
+            let state = self.class_mut(class);
+            let first = if list == List::Warm { &mut state.first } else { &mut state.bare };
+            let next = core::mem::replace(first, id);
             (*slab).desc.next = next;
             (*slab).desc.prev = 0;
-            (*slab).listed = true;
+            (*slab).list = list;
             if next != 0 {
                 (*page_map::desc(page_map::page_address(next))).prev = id;
+            } else if list == List::Warm {
+                state.last = id;
             }
-            self.class_mut(class).first = id;
+            if list == List::Warm {
+                self.note_free_blocks(slab, 0);
+            }
         }
     }
 
-    unsafe fn unlist(&mut self, class: Class, slab: *mut Slab) {
-        // SAFETY: the slab is on the list; ids on it are those of slabs.
+    /// Takes a slab off its list.
+    ///
+    /// # Safety
+    /// As for [`Inner::warm`]; the slab is on a list.
+    pub(super) unsafe fn unlist(&mut self, class: Class, slab: *mut Slab) {
+        // SAFETY: the caller's contract; ids on the lists are those of slabs.
         unsafe {
             let PageDesc { next, prev, .. } = (*slab).desc;
-            if prev == 0 {
-                self.class_mut(class).first = next;
-            } else {
+            let is_warm = (*slab).list == List::Warm;
+            let state = self.class_mut(class);
+            if prev != 0 {
                 (*page_map::desc(page_map::page_address(prev))).next = next;
+            } else if is_warm {
+                state.first = next;
+            } else {
+                state.bare = next;
             }
             if next != 0 {
                 (*page_map::desc(page_map::page_address(next))).prev = prev;
+            } else if is_warm {
+                state.last = prev;
             }
-            (*slab).listed = false;
+            if is_warm {
+                self.warm_free_bytes -= usize::from((*slab).free_count) * size_class::size(class);
+            }
+            (*slab).list = List::None;
         }
     }
 
@@ -296,7 +404,10 @@ impl Inner {
             (*slab).free_count = 0;
             (*slab).carved = AtomicU16::new(0);
             (*slab).class = class as u8;
-            (*slab).listed = false;
+            (*slab).list = List::None;
+            (*slab).epoch = self.bins.epoch as u8;
+            (*slab).dropped = AtomicU64::new(0);
+            (*slab).dropped_blocks = 0;
             let mut offset = GRANULE;
             while offset < bytes {
                 *page_map::desc(run.start + offset) = PageDesc {
@@ -307,7 +418,7 @@ impl Inner {
                 offset += GRANULE;
             }
             page_map::set_owner(run.start, bytes, Owner::new(self.id, class as u16));
-            self.list(class, run.start, slab);
+            self.list(class, run.start, slab, List::Warm);
             let state = self.class_mut(class);
             state.slabs += 1;
             state.empty += 1;
@@ -315,16 +426,22 @@ impl Inner {
         true
     }
 
+    /// Makes a slab a free chunk.
+    ///
+    /// # Safety
+    /// The slab is one of this arena, of `class`, on no list, and no block of it is out; the
+    /// arena's lock is held.
     #[cold]
-    unsafe fn drop_slab(&mut self, class: Class, start: usize, slab: *mut Slab) {
+    pub(super) unsafe fn drop_slab(&mut self, class: Class, start: usize, slab: *mut Slab) {
         let bytes = size_class::slab_bytes(class);
         // SAFETY: no block of the slab is out, and it is on no list.
         unsafe {
-            let home = (*slab).desc.home;
+            let home = (*slab).desc.home_or_epoch;
             window::of(self.id).set(start, bytes, 0);
             clear_marks(slab, start);
             page_map::set_owner(start, bytes, Owner::new(self.id, KIND_LARGE));
             *page_map::desc(start + PAGE) = PageDesc::INSIDE;
+            *page_map::desc(start + 2 * PAGE) = PageDesc::INSIDE;
             let mut offset = GRANULE;
             while offset < bytes {
                 *page_map::desc(start + offset) = PageDesc::INSIDE;
@@ -332,29 +449,6 @@ impl Inner {
             }
             self.class_mut(class).slabs -= 1;
             self.give_run_home(start, bytes / PAGE, home);
-        }
-    }
-
-    /// Gives every empty slab back to the free chunks.
-    ///
-    /// # Safety
-    /// The arena's lock is held.
-    pub unsafe fn drop_empty_slabs(&mut self) {
-        for class in 1..size_class::CLASSES {
-            let mut id = self.class(class).first;
-            while id != 0 && self.class(class).empty > 0 {
-                // SAFETY: ids on the list are those of slabs; the next one is read first.
-                unsafe {
-                    let start = page_map::page_address(id);
-                    let slab = page_map::desc(start).cast::<Slab>();
-                    id = (*slab).desc.next;
-                    if Self::is_unused(slab) {
-                        self.class_mut(class).empty -= 1;
-                        self.unlist(class, slab);
-                        self.drop_slab(class, start, slab);
-                    }
-                }
-            }
         }
     }
 }
@@ -370,8 +464,12 @@ unsafe fn clear_marks(slab: *mut Slab, start: usize) {
         let carved = usize::from((*slab).carved.load(Relaxed));
         let bytes = size_class::slab_bytes(class);
         let rest = carved * size < bytes && (carved + 1) * size > bytes;
+        let dropped = (*slab).dropped.load(Relaxed);
         for index in 0..carved + usize::from(rest) {
-            Block::set_mark(core::ptr::with_exposed_provenance_mut(start + index * size), 0);
+            // Dropped pages hold no marks, and are not to be touched.
+            if dropped >> (index * size / PAGE) & 1 == 0 {
+                Block::set_mark(core::ptr::with_exposed_provenance_mut(start + index * size), 0);
+            }
         }
     }
 }
@@ -392,53 +490,6 @@ unsafe fn take_free(slab: *mut Slab, want: usize, got: &mut Chain) {
             (*slab).free = Block::next(block);
             (*slab).free_count -= 1;
             got.push(block);
-        }
-    }
-}
-
-/// Carves fresh blocks off an otherwise used-up slab: about `bytes` of them, at most `want`
-/// blocks, and always to the end of a page.
-unsafe fn carve(
-    slab: *mut Slab,
-    start: usize,
-    arena: u16,
-    want: usize,
-    bytes: usize,
-    got: &mut Chain,
-) {
-    // SAFETY: blocks from `carved` on were never given out and lie in the slab.
-    unsafe {
-        let class = usize::from((*slab).class);
-        let size = size_class::size(class);
-        let capacity = size_class::slab_bytes(class) / size;
-        let first = usize::from((*slab).carved.load(Relaxed));
-        let last = (first + (bytes / size).clamp(1, want.max(1))).min(capacity);
-        // All blocks that start in a page are carved together: the window has one entry a page.
-        let page_end = (start + (last - 1) * size) / PAGE * PAGE + PAGE;
-        let count = ((page_end - start).div_ceil(size)).min(capacity);
-        // In the order of their addresses, for the prefetcher.
-        for index in (first..count).rev() {
-            let block: *mut Block = core::ptr::with_exposed_provenance_mut(start + index * size);
-            Block::set_mark(block, window::free_mark(arena));
-            if index - first < want {
-                got.push(block);
-            } else {
-                Block::set_next(block, (*slab).free);
-                (*slab).free = block;
-                (*slab).free_count += 1;
-            }
-        }
-        (*slab).carved.store(count as u16, Relaxed);
-        if size <= MAX_ONE_GRANULE {
-            // The page in which the first block starts: the one before is open already.
-            let from = (start + first * size) / PAGE * PAGE;
-            if count == capacity && capacity * size < GRANULE {
-                // What is left behind the last block looks like the start of one more.
-                let rest = core::ptr::with_exposed_provenance_mut(start + capacity * size);
-                Block::set_mark(rest, window::free_mark(arena));
-            }
-            let stop = if count == capacity { start + GRANULE } else { page_end };
-            window::of(arena).set(from, stop - from, window::bin_offset(class));
         }
     }
 }

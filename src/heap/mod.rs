@@ -112,8 +112,11 @@ impl Heap {
         Some((gap, start, zero))
     }
 
-    /// Gives the memory from `start` to `top` back to the top chunk.
-    pub fn lower_top(&mut self, start: usize) {
+    /// Gives the memory from `start` to `top` back to the top chunk; whether it is zero.
+    pub fn lower_top(&mut self, start: usize, zero: bool) {
+        if zero && self.zero_from <= self.top {
+            self.zero_from = start;
+        }
         self.top = start;
     }
 
@@ -129,23 +132,28 @@ impl Heap {
         match self.source {
             Source::None => 0,
             Source::Brk => brk::lower(self, keep_to),
-            Source::Mmap => {
-                if self.zero_from <= keep_to {
-                    return 0;
-                }
-                // SAFETY: above `top` nothing is in use; the arena's lock is held.
-                let freed = unsafe {
-                    os::discard(
-                        core::ptr::with_exposed_provenance_mut(keep_to),
-                        self.zero_from - keep_to,
-                    )
-                };
-                if freed > 0 {
-                    self.zero_from = keep_to;
-                }
-                freed
-            }
+            Source::Mmap => self.discard(self.zero_from.saturating_sub(keep_to)),
         }
+    }
+
+    /// Drops at most `bytes` of the touched memory at the end of the top chunk; the bytes given
+    /// back. The arena's lock is held.
+    pub fn discard(&mut self, bytes: usize) -> usize {
+        let spare = self.spare_bytes().min(bytes);
+        let unit = os::page_size();
+        let Some(from) = os::round_up(self.zero_from - spare, unit) else { return 0 };
+        if from >= self.zero_from {
+            return 0;
+        }
+        // What of the last page of the kernel lies above was never touched.
+        let end = os::round_up(self.zero_from, unit).unwrap_or(self.zero_from).min(self.end);
+        // SAFETY: above `top` nothing is in use; the arena's lock is held.
+        let freed =
+            unsafe { os::discard(core::ptr::with_exposed_provenance_mut(from), end - from) };
+        if freed > 0 {
+            self.zero_from = from;
+        }
+        freed
     }
 
     /// Bytes of the top chunk that were touched: what a trim is good for.

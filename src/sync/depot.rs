@@ -66,6 +66,11 @@ impl DepotSlot {
         (word != 0).then_some((head, (word >> COUNT_SHIFT) as usize))
     }
 
+    /// The first block of the magazine in the slot at this instant, or null, without taking it.
+    pub fn peek(&self) -> *mut Block {
+        (self.word.load(Relaxed) & ((1 << COUNT_SHIFT) - 1)) as *mut Block
+    }
+
     /// Number of blocks in the slot at this instant.
     pub fn count(&self) -> usize {
         (self.word.load(Relaxed) >> COUNT_SHIFT) as usize

@@ -79,6 +79,7 @@ impl Tcache {
             }
             (*this).next_parked.set(held.parked.cast());
             held.parked = this.cast();
+            held.parked_uses = held.parked_uses.wrapping_add(1);
             (*this).state.set(State::Parked);
         }
     }
@@ -90,27 +91,20 @@ impl Tcache {
         // SAFETY: caches on the list are the arena's, whose lock is held.
         if let Some(cache) = unsafe { this.as_ref() } {
             held.parked = cache.next_parked.get().cast();
-            held.parked_bytes -= cache.bytes();
+            // A spare magazine may have been taken from the cache since it was parked.
+            held.parked_bytes = match held.parked.is_null() {
+                true => 0,
+                false => held.parked_bytes.saturating_sub(cache.bytes()),
+            };
+            held.parked_uses = held.parked_uses.wrapping_add(1);
             cache.thread.set(os::thread_number());
             cache.state.set(State::Live);
         }
         this
     }
 
-    /// Empties the caches that wait in an arena.
-    pub fn flush_parked(held: &mut Guard<'_>) {
-        let mut next: *mut Tcache = held.parked.cast();
-        held.parked_bytes = 0;
-        // SAFETY: caches on the list are the arena's, whose lock is held, and so are their blocks.
-        while let Some(cache) = unsafe { next.as_ref() } {
-            // SAFETY: as above.
-            cache.flush(|head, count| unsafe { held.give_blocks(head, count) });
-            next = cache.next_parked.get();
-        }
-    }
-
     /// Bytes of the blocks in the cache.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         (1..CLASSES).map(|class| self.count(class) * size(class)).sum()
     }
 
@@ -232,17 +226,6 @@ impl Tcache {
                     arena = other;
                 }
             }
-        }
-    }
-
-    /// Empties the cache into its arena; the thread goes on with it.
-    pub fn give_all_back(&self) {
-        self.send_pending();
-        if let Some(mut held) = self.arena().lock_open() {
-            self.flush(|head, count| {
-                // SAFETY: the cache's blocks are its arena's, and the lock is held.
-                unsafe { held.give_blocks(head, count) }
-            });
         }
     }
 

@@ -8,6 +8,7 @@
 //! `in_transit` meanwhile, so that the child after fork can take back what vanished threads had
 //! cached, wherever they were.
 
+mod cool;
 mod life;
 mod remote;
 mod search;
@@ -15,7 +16,9 @@ mod search;
 use crate::arena::{ARENAS, Arena};
 use crate::size_class::{self, CLASSES, Class, MAX_TABLE, magazine_capacity};
 use crate::sync::block::{Block, Chain};
+use crate::sync::depot::DepotSlot;
 use crate::window::{self, BIN_BYTES, NO_WINDOW, bin_offset};
+use cool::Activity;
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::Ordering::Release;
@@ -50,12 +53,6 @@ pub struct Bin {
 }
 
 const _: () = assert!(size_of::<Bin>() == BIN_BYTES);
-
-/// A full or empty magazine beside the bin.
-struct Magazine {
-    head: Cell<*mut Block>,
-    count: Cell<usize>,
-}
 
 /// Blocks of another arena that wait to be sent home together.
 struct Pending {
@@ -96,12 +93,16 @@ pub struct Tcache {
     thread: Cell<usize>,
     /// First block of a magazine that is between two places.
     in_transit: Cell<*mut Block>,
-    spares: [Magazine; CLASSES],
+    /// A full magazine beside each bin, or none. Slots as the depot's, so that the magazines of a
+    /// thread that sleeps can be taken.
+    spares: [DepotSlot; CLASSES],
     pending: [Pending; PENDING],
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
     own_slabs: Cell<u64>,
     lock_uses: Cell<u32>,
     lock_waits: Cell<u32>,
+    /// What says how long the thread sleeps, and which classes it uses (`cool.rs`).
+    activity: Activity,
     next_all: AtomicPtr<Tcache>,
     next_parked: Cell<*mut Tcache>,
 }
@@ -137,8 +138,7 @@ impl Tcache {
             arena: Cell::new(u16::MAX),
             thread: Cell::new(0),
             in_transit: Cell::new(ptr::null_mut()),
-            spares: [const { Magazine { head: Cell::new(ptr::null_mut()), count: Cell::new(0) } };
-                CLASSES],
+            spares: [const { DepotSlot::new() }; CLASSES],
             pending: [const {
                 Pending {
                     arena: Cell::new(u16::MAX),
@@ -151,6 +151,7 @@ impl Tcache {
             own_slabs: Cell::new(0),
             lock_uses: Cell::new(0),
             lock_waits: Cell::new(0),
+            activity: Activity::NONE,
             next_all: AtomicPtr::new(ptr::null_mut()),
             next_parked: Cell::new(ptr::null_mut()),
         }
@@ -208,7 +209,7 @@ impl Tcache {
         &self.bins[class % CLASSES]
     }
 
-    fn spare(&self, class: Class) -> &Magazine {
+    fn spare(&self, class: Class) -> &DepotSlot {
         &self.spares[class % CLASSES]
     }
 
@@ -230,7 +231,7 @@ impl Tcache {
     /// Blocks of `class` in the cache, whether it has a thread or waits for one.
     pub fn count(&self, class: Class) -> usize {
         let is_empty = self.bin(class).head.get().is_null();
-        self.spare(class).count.get() + if is_empty { 0 } else { self.bin_count(class) }
+        self.spare(class).count() + if is_empty { 0 } else { self.bin_count(class) }
     }
 
     /// Takes the first block of the bin, if there is one, for the program.
@@ -276,13 +277,9 @@ impl Tcache {
             // The thread has just begun, with a cache that another one left.
             return true;
         }
-        let spare = self.spare(class);
-        if spare.count.get() > 0 {
-            let (head, count) = (spare.head.get(), spare.count.get());
+        self.activity.note(class);
+        if let Some((head, count)) = self.spare(class).take() {
             self.in_transit.set(head);
-            compiler_fence(Release);
-            spare.count.set(0);
-            spare.head.set(ptr::null_mut());
             self.fill(class, head, count);
             return true;
         }
@@ -351,12 +348,8 @@ impl Tcache {
         let bin = self.bin(class);
         let spare = self.spare(class);
         let capacity = magazine_capacity(class);
-        if spare.count.get() > 0 {
-            let head = spare.head.get();
-            let count = spare.count.get();
-            spare.count.set(0);
-            spare.head.set(ptr::null_mut());
-            compiler_fence(Release);
+        self.activity.note(class);
+        if let Some((head, count)) = spare.take() {
             self.retire(class, Chain { head, tail: ptr::null_mut(), count });
         }
         let head = bin.head.get();
@@ -364,10 +357,13 @@ impl Tcache {
         compiler_fence(Release);
         bin.head.set(ptr::null_mut());
         bin.room.set(capacity as u32 * ROOM_UNIT);
-        spare.head.set(head);
-        spare.count.set(capacity);
+        // SAFETY: a full bin is a list of so many blocks, this thread's.
+        let put = unsafe { spare.put(Chain { head, tail: ptr::null_mut(), count: capacity }) };
         compiler_fence(Release);
         self.in_transit.set(ptr::null_mut());
+        if let Err(magazine) = put {
+            self.retire(class, magazine);
+        }
     }
 
     /// Gives a magazine away: to the depot, or to the slabs.
@@ -422,11 +418,7 @@ impl Tcache {
                 bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
                 give(head, count);
             }
-            let spare = self.spare(class);
-            let (head, count) = (spare.head.get(), spare.count.get());
-            if !head.is_null() {
-                spare.head.set(ptr::null_mut());
-                spare.count.set(0);
+            if let Some((head, count)) = self.spare(class).take() {
                 give(head, count);
             }
         }

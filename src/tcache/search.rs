@@ -35,7 +35,7 @@ impl Tcache {
             let pending = cache.pending.iter().filter(|slot| slot.arena.get() == arena);
             (cache.arena_id() == arena
                 && (list_holds(cache.bin(class).head.get(), block, is_of_class)
-                    || list_holds(cache.spare(class).head.get(), block, is_of_class)))
+                    || list_holds(cache.spare(class).peek(), block, is_of_class)))
                 || pending.map(|slot| slot.head.get()).any(|head| chain_holds(head, block, arena))
         })
     }

@@ -1,0 +1,150 @@
+//! What an arena does, under its lock, to give free memory back: which chunks, how much of the
+//! top, which magazines. The system calls on chunks are made without the lock (`crate::purge`).
+
+use super::chunk::{Chunk, LAST_BIN};
+use super::decay::STEPS;
+use super::pages::Run;
+use super::{Arena, Guard, Inner};
+use crate::os::PAGE;
+use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, PageState};
+use crate::size_class::{CLASSES, Class};
+
+/// Dirty free pages that an arena keeps in any case: 256 KiB.
+const RESERVE: usize = 64;
+
+/// Where a search for dirty chunks goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Search {
+    /// Chunks that are free for at least so many epochs.
+    pub age: u16,
+    /// From this bin downwards.
+    bin: usize,
+}
+
+impl Search {
+    /// Of chunks of at least `age` epochs.
+    pub fn of(age: u16) -> Self {
+        Self { age, bin: LAST_BIN }
+    }
+}
+
+impl Inner {
+    /// Free pages that may hold memory of the machine: dirty chunks, and the touched part of the
+    /// top.
+    pub fn dirty_pages(&self) -> usize {
+        self.bins.dirty_pages() + self.heap.spare_bytes() / PAGE
+    }
+
+    /// Bytes that could be given back, about: dirty pages, and free blocks of slabs that were not
+    /// looked through.
+    pub fn purgeable_bytes(&self) -> usize {
+        self.dirty_pages() * PAGE + self.warm_free_bytes
+    }
+
+    /// Bytes of the arena that may hold memory of the machine.
+    pub fn committed_bytes(&self) -> usize {
+        let untouched = self.heap.end - self.heap.zero_from.max(self.heap.top);
+        self.heap_bytes
+            .saturating_sub(untouched + (self.bins.pages() - self.bins.dirty_pages()) * PAGE)
+    }
+
+    /// Goes on to `epoch` of the purge clock.
+    pub fn advance(&mut self, epoch: u64) {
+        let epochs = epoch.saturating_sub(self.epoch);
+        if epochs > 0 {
+            self.epoch = epoch;
+            self.bins.epoch = epoch as u16;
+            let dirty = self.dirty_pages();
+            self.decay.advance(epochs, dirty);
+        }
+    }
+
+    /// Dirty pages beyond those that the program may want again, of which `percent` stay.
+    pub fn surplus(&self, percent: usize) -> usize {
+        let dirty = self.dirty_pages();
+        dirty.saturating_sub(self.decay.keep(dirty).max(RESERVE) * percent / 100)
+    }
+
+    /// Takes at most `pages` of a dirty chunk out of the bins, so that their memory can be given
+    /// back without the lock.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn take_dirty(&mut self, search: &mut Search, pages: usize) -> Option<Run> {
+        // SAFETY: the lock is held; the chunk is one of these bins.
+        unsafe {
+            let (start, bin) = self.bins.find_dirty(search.age, search.bin)?;
+            search.bin = bin;
+            let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
+            let size_taken = size.min(pages.max(1));
+            let rest = size - size_taken;
+            let mut run = Run { start, pages: size, flags: CHUNK_RETURNED, home: self.id };
+            if rest == 0 {
+                run.flags |= flags & CHUNK_FIRST;
+            } else {
+                // The upper part goes, so that low addresses stay warm.
+                self.bins.insert(start, rest, epoch, flags);
+                run.start += rest * PAGE;
+                run.pages = size_taken;
+            }
+            run.describe(PageState::Returning);
+            self.decay.purged(run.pages);
+            Some(run)
+        }
+    }
+
+    /// Takes a run of [`Inner::take_dirty`] back; whether its memory is gone.
+    ///
+    /// # Safety
+    /// The run is one of this arena, whose lock is held.
+    pub unsafe fn give_purged(&mut self, run: Run, gone: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { self.give_run(run.start, run.pages, gone) }
+    }
+
+    /// Gives at most `pages` touched pages at the end of the top back; the bytes.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn discard_top(&mut self, pages: usize) -> usize {
+        let bytes = self.heap.discard(pages * PAGE);
+        self.decay.purged(bytes / PAGE);
+        bytes
+    }
+}
+
+impl Arena {
+    /// Gives magazines of the depot back to the slabs whose class was not refilled for the decay
+    /// time, one per class. Called once per epoch.
+    ///
+    /// Exchanges in the depot alone do not count as use: a class that lives by them gets its
+    /// magazines anew from the slabs once per decay time.
+    pub fn cool_depot(&self, held: &mut Guard<'_>) {
+        for class in 1..CLASSES {
+            if self.depot_count(class) == 0 {
+                continue;
+            }
+            let state = held.class_mut(class);
+            let refilled = state.refilled as u32;
+            if core::mem::replace(&mut state.refilled_before, refilled) != refilled {
+                state.idle_epochs = 0;
+                continue;
+            }
+            state.idle_epochs = state.idle_epochs.saturating_add(1);
+            if usize::from(state.idle_epochs) < STEPS {
+                continue;
+            }
+            self.give_depot_magazine(held, class);
+        }
+    }
+
+    /// Gives a magazine of the depot back to its slabs; false when it has none of `class`.
+    pub fn give_depot_magazine(&self, held: &mut Guard<'_>, class: Class) -> bool {
+        let taken = self.depot_take(class);
+        if let Some((head, count)) = taken {
+            // SAFETY: a depot magazine is a list of `count` blocks of this arena.
+            unsafe { held.give_blocks(head, count) };
+        }
+        taken.is_some()
+    }
+}

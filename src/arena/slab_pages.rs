@@ -1,0 +1,280 @@
+//! The pages of a slab: carved into blocks when they are first needed, given back to the kernel
+//! when all their blocks are free for long, and carved anew after that.
+
+use super::Inner;
+use super::decay::STEPS;
+use super::slab::{List, Slab};
+use crate::os::{self, PAGE};
+use crate::page_map;
+use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_ONE_GRANULE};
+use crate::sync::block::{Block, Chain};
+use crate::window;
+use core::ops::Range;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Blocks of a slab at most: of the smallest class.
+const MAX_BLOCKS: usize = GRANULE / size_class::MIN_ALIGN;
+
+/// Slabs at the cold end of a class's list that turn out to be in use, after which the rest of the
+/// list is left for the next time.
+const YOUNG_SEEN: usize = 32;
+
+/// The blocks of a slab that start in a page of it, as far as there are `carved`.
+fn blocks_of_page(page: usize, size: usize, carved: usize) -> Range<usize> {
+    (page * PAGE).div_ceil(size).min(carved)..((page + 1) * PAGE).div_ceil(size).min(carved)
+}
+
+/// Carves fresh blocks off an otherwise used-up slab: about `bytes` of them, at most `want`
+/// blocks, and always to the end of a page.
+///
+/// # Safety
+/// The slab at `start` has no free and no dropped blocks, but some that are not carved yet; it is
+/// one of `arena`, whose lock is held.
+pub unsafe fn carve(
+    slab: *mut Slab,
+    start: usize,
+    arena: u16,
+    want: usize,
+    bytes: usize,
+    got: &mut Chain,
+) {
+    // SAFETY: the caller's contract; blocks from `carved` on were never given out.
+    unsafe {
+        let class = usize::from((*slab).class);
+        let size = size_class::size(class);
+        let capacity = size_class::slab_bytes(class) / size;
+        let first = usize::from((*slab).carved.load(Relaxed));
+        let last = (first + (bytes / size).clamp(1, want.max(1))).min(capacity);
+        // All blocks that start in a page are carved together: the window has one entry a page.
+        let pages = first * size / PAGE..(last - 1) * size / PAGE + 1;
+        let count = (pages.end * PAGE).div_ceil(size).min(capacity);
+        make_blocks(slab, start, arena, first..count, want, got);
+        (*slab).carved.store(count as u16, Relaxed);
+        // The page in which the first block starts; the one before is open already.
+        open_pages(start, arena, class, pages);
+    }
+}
+
+/// Carves the blocks of the first dropped page anew.
+///
+/// # Safety
+/// The slab at `start` has dropped blocks and no free ones; it is one of `arena`, whose lock is
+/// held.
+pub unsafe fn carve_dropped(
+    slab: *mut Slab,
+    start: usize,
+    arena: u16,
+    want: usize,
+    got: &mut Chain,
+) {
+    // SAFETY: the caller's contract; nobody uses the blocks of a dropped page.
+    unsafe {
+        let class = usize::from((*slab).class);
+        let dropped = (*slab).dropped.load(Relaxed);
+        let page = dropped.trailing_zeros() as usize;
+        let carved = usize::from((*slab).carved.load(Relaxed));
+        let blocks = blocks_of_page(page, size_class::size(class), carved);
+        (*slab).dropped_blocks -= blocks.len() as u16;
+        (*slab).dropped.store(dropped & (dropped - 1), Relaxed);
+        make_blocks(slab, start, arena, blocks, want, got);
+        open_pages(start, arena, class, page..page + 1);
+    }
+}
+
+/// Makes blocks: the first `want` for `got`, the rest for the slab's free list.
+unsafe fn make_blocks(
+    slab: *mut Slab,
+    start: usize,
+    arena: u16,
+    blocks: Range<usize>,
+    want: usize,
+    got: &mut Chain,
+) {
+    // SAFETY: the blocks lie in the slab, and nobody uses them.
+    unsafe {
+        let size = size_class::size(usize::from((*slab).class));
+        let first = blocks.start;
+        // In the order of their addresses, for the prefetcher.
+        for index in blocks.rev() {
+            let block: *mut Block = core::ptr::with_exposed_provenance_mut(start + index * size);
+            Block::set_mark(block, window::free_mark(arena));
+            if index - first < want {
+                got.push(block);
+            } else {
+                Block::set_next(block, (*slab).free);
+                (*slab).free = block;
+                (*slab).free_count += 1;
+            }
+        }
+    }
+}
+
+/// Lets the fast free see the pages, whose blocks are carved.
+unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>) {
+    let size = size_class::size(class);
+    if size > MAX_ONE_GRANULE {
+        return;
+    }
+    let capacity = GRANULE / size;
+    let rest = capacity * size;
+    if rest < GRANULE && pages.contains(&(rest / PAGE)) {
+        // What is left behind the last block looks like the start of one more.
+        // SAFETY: the rest lies in the slab, and is at least 16 bytes long.
+        unsafe {
+            let rest = core::ptr::with_exposed_provenance_mut(start + rest);
+            Block::set_mark(rest, window::free_mark(arena));
+        }
+    }
+    let bin = window::bin_offset(class);
+    window::of(arena).set(start + pages.start * PAGE, pages.len() * PAGE, bin);
+}
+
+/// What became of a slab whose pages were looked through.
+struct Dropped {
+    /// Pages given back, and so many blocks in them.
+    bytes: usize,
+}
+
+/// Gives the pages of the slab back in which every block is free. Its free list loses their
+/// blocks.
+///
+/// # Safety
+/// The slab at `start` is one of `arena`, whose lock is held.
+unsafe fn drop_pages(slab: *mut Slab, start: usize, arena: u16) -> Dropped {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let class = usize::from((*slab).class);
+        let size = size_class::size(class);
+        let carved = usize::from((*slab).carved.load(Relaxed));
+        let dropped = (*slab).dropped.load(Relaxed);
+        let index_of = |block: *mut Block| (block.addr() - start) / size;
+        let mut free = [0u64; MAX_BLOCKS / 64];
+        let mut note = |index: usize| {
+            if let Some(word) = free.get_mut(index / 64) {
+                *word |= 1 << (index % 64);
+            }
+        };
+        let mut block = (*slab).free;
+        while !block.is_null() {
+            note(index_of(block));
+            block = Block::next(block);
+        }
+        let carved_pages = ((carved - 1) * size) / PAGE + 1;
+        for page in (0..carved_pages).filter(|page| dropped >> page & 1 != 0) {
+            blocks_of_page(page, size, carved).for_each(&mut note);
+        }
+        // A page is idle if no block that touches it is in use.
+        let mut idle = u64::MAX >> (64 - carved_pages.min(64));
+        for index in 0..carved {
+            if free.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 0) {
+                for page in index * size / PAGE..=(index * size + size - 1) / PAGE {
+                    idle &= !(1u64 << (page % 64));
+                }
+            }
+        }
+        let new = idle & !dropped;
+        if new == 0 {
+            return Dropped { bytes: 0 };
+        }
+        let mut block = core::mem::replace(&mut (*slab).free, core::ptr::null_mut());
+        while !block.is_null() {
+            let next = Block::next(block);
+            if new >> ((block.addr() - start) / PAGE) & 1 == 0 {
+                Block::set_next(block, (*slab).free);
+                (*slab).free = block;
+            } else {
+                (*slab).free_count -= 1;
+                (*slab).dropped_blocks += 1;
+            }
+            block = next;
+        }
+        let has_blocks = |page: &usize| !blocks_of_page(*page, size, carved).is_empty();
+        let mut gone = dropped;
+        for page in (0..carved_pages).filter(|page| new >> page & 1 != 0).filter(has_blocks) {
+            gone |= 1 << page;
+        }
+        (*slab).dropped.store(gone, Relaxed);
+        Dropped { bytes: discard_pages(start, new, arena, size <= MAX_ONE_GRANULE) }
+    }
+}
+
+/// Gives the pages of a slab back whose bits are set, neighbours with one call; the bytes.
+unsafe fn discard_pages(start: usize, mut pages: u64, arena: u16, in_window: bool) -> usize {
+    let mut bytes = 0;
+    while pages != 0 {
+        let first = pages.trailing_zeros() as usize;
+        let count = (pages >> first).trailing_ones() as usize;
+        let from = start + first * PAGE;
+        if in_window {
+            window::of(arena).set(from, count * PAGE, 0);
+        }
+        // SAFETY: the caller's contract: no block in these pages is in use or on a list.
+        bytes += unsafe { os::discard(core::ptr::with_exposed_provenance_mut(from), count * PAGE) };
+        pages &= !((u64::MAX >> (64 - count)) << first);
+    }
+    bytes
+}
+
+impl Inner {
+    /// Looks through slabs that were not touched for `age` epochs, from `class` upwards, and gives
+    /// their free pages back; whole ones become free chunks. Stops after `slabs` of them. The
+    /// class to go on with, or `None` when all are done, and the bytes given back.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn cool_slabs(
+        &mut self,
+        first: Class,
+        age: u8,
+        slabs: usize,
+    ) -> (Option<Class>, usize) {
+        let mut left = slabs;
+        let mut bytes = 0;
+        for class in first..CLASSES {
+            let mut young = 0;
+            while self.class(class).last != 0 && young < YOUNG_SEEN {
+                if left == 0 {
+                    return (Some(class), bytes);
+                }
+                // SAFETY: ids on the lists are those of slabs of this arena.
+                unsafe {
+                    let start = page_map::page_address(self.class(class).last);
+                    let slab = page_map::desc(start).cast::<Slab>();
+                    if (self.bins.epoch as u8).wrapping_sub((*slab).epoch) < age {
+                        young += 1;
+                        if self.class(class).first == self.class(class).last {
+                            break;
+                        }
+                        self.warm(class, start, slab);
+                        continue;
+                    }
+                    left -= 1;
+                    bytes += self.cool(class, start, slab);
+                }
+            }
+        }
+        (None, bytes)
+    }
+
+    /// Gives the free pages of a warm slab back, or makes it a free chunk if it is unused; the
+    /// bytes given back at once.
+    unsafe fn cool(&mut self, class: Class, start: usize, slab: *mut Slab) -> usize {
+        // SAFETY: the slab is a warm one of this arena, whose lock is held.
+        unsafe {
+            self.unlist(class, slab);
+            if Self::is_unused(slab) {
+                self.class_mut(class).empty -= 1;
+                self.drop_slab(class, start, slab);
+                return 0;
+            }
+            let bytes = match os::page_size() {
+                PAGE => drop_pages(slab, start, self.id).bytes,
+                _ => 0,
+            };
+            self.list(class, start, slab, List::Bare);
+            bytes
+        }
+    }
+}
+
+const _: () = assert!(STEPS < 128, "ages of slabs are counted in a byte");

@@ -1,0 +1,189 @@
+//! Giving free memory back to the kernel: with time, and at once.
+//!
+//! Time is counted in epochs, of which the decay time has sixteen. In each, somebody *ticks*: the
+//! helper thread (`purger.rs`), or where there is none a thread on a slow path. A tick looks at
+//! what the program did not need (`arena/decay.rs`), and gives a part of it back. The kernel works
+//! on chunks while no lock is held; of the top and of slabs only small pieces are given back under
+//! it. So no thread waits long for an arena that is purged, by a tick or by malloc_trim(3).
+//!
+//! Memory goes back by MADV_DONTNEED. MADV_FREE would cost less only when the memory is wanted
+//! again before the kernel takes it, which is what the decay time is for; the process would show
+//! it as resident until then, and what was given back would not be known to be zero.
+
+use crate::arena::purge::Search;
+use crate::arena::{ARENAS, Arena, STEPS};
+use crate::config;
+use crate::os::{self, PAGE};
+use crate::size_class::CLASSES;
+use crate::tcache::Tcache;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Pages of a top that go back under the lock at once: 256 KiB, some 30 µs.
+const TOP_PIECE: usize = 64;
+/// Pages of a chunk that go back at once, without the lock: 16 MiB.
+const CHUNK_PIECE: usize = 4096;
+/// Slabs that are looked through under the lock at once.
+const SLABS_PIECE: usize = 8;
+/// Pages that a thread on a slow path gives back in one epoch: 16 MiB, some 2 ms.
+const SLOW_PATH_PAGES: usize = 4096;
+
+/// Free bytes from which it is worth to look for some that can be given back, and as many again
+/// for each arena.
+const ENOUGH: usize = 1024 * 1024;
+
+/// The last epoch in which a slow path ticked.
+static TICKED: AtomicU64 = AtomicU64::new(0);
+
+/// Milliseconds between two ticks; `None` when memory is never given back with time.
+pub fn epoch_milliseconds() -> Option<u64> {
+    match config::DECAY_MS.load(Relaxed) {
+        usize::MAX => None,
+        decay => Some((decay / STEPS).max(1) as u64),
+    }
+}
+
+/// The epoch of now.
+pub fn epoch() -> Option<u64> {
+    Some(os::coarse_milliseconds() / epoch_milliseconds()?)
+}
+
+/// Whether so much is free that some of it may be given back.
+pub fn is_worth_it() -> bool {
+    let enough = ENOUGH * (1 + ARENAS.count());
+    ARENAS.iter().map(Arena::purgeable_bytes).sum::<usize>() >= enough
+}
+
+/// A tick on a thread's slow path, if nobody ticked in this epoch. Waits for no lock.
+pub fn tick_on_slow_path() {
+    let Some(epoch) = epoch() else { return };
+    if TICKED.swap(epoch, Relaxed) != epoch {
+        tick(epoch, SLOW_PATH_PAGES, false);
+    }
+}
+
+/// Gives back what was not needed lately, at most `pages` of chunks and tops; waits for locks if
+/// `patient`. The bytes given back.
+pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
+    let kept = if config::DECAY_MS.load(Relaxed) == 0 { 0 } else { 100 };
+    let mut left = pages;
+    let mut freed = Tcache::cool_sleepers(STEPS);
+    for arena in ARENAS.iter_open() {
+        let held = if patient { arena.lock_open() } else { arena.try_lock() };
+        let Some(mut held) = held else { continue };
+        arena.drain(&mut held);
+        held.advance(epoch);
+        arena.cool_depot(&mut held);
+        Tcache::cool_parked(&mut held);
+        drop(held);
+        freed += cool_slabs(arena, STEPS as u8);
+        let surplus = arena.lock_open().map_or(0, |held| held.surplus(kept)).min(left);
+        let bytes = purge(arena, surplus, &[STEPS as u16, STEPS as u16 / 2, 1, 0]);
+        left -= (bytes / PAGE).min(left);
+        freed += bytes;
+    }
+    freed
+}
+
+/// Gives the free pages of slabs back that were not touched for `age` epochs; the bytes.
+fn cool_slabs(arena: &Arena, age: u8) -> usize {
+    let mut next = Some(1);
+    let mut freed = 0;
+    while let Some(class) = next {
+        let Some(mut held) = arena.lock_open() else { break };
+        // SAFETY: the lock is held.
+        let (rest, bytes) = unsafe { held.cool_slabs(class, age, SLABS_PIECE) };
+        next = rest;
+        freed += bytes;
+    }
+    freed
+}
+
+/// Gives `pages` dirty pages back, of the top first, since that is what is needed last, then of
+/// chunks: those first that are free for the first of `ages` epochs, and so on. The bytes.
+fn purge(arena: &Arena, pages: usize, ages: &[u16]) -> usize {
+    let mut freed = 0;
+    while freed < pages * PAGE {
+        let Some(mut held) = arena.lock_open() else { break };
+        // SAFETY: the lock is held.
+        match unsafe { held.discard_top(TOP_PIECE.min(pages - freed / PAGE)) } {
+            0 => break,
+            bytes => freed += bytes,
+        }
+    }
+    for mut search in ages.iter().map(|&age| Search::of(age)) {
+        while freed < pages * PAGE {
+            match purge_chunk(arena, &mut search, pages - freed / PAGE) {
+                Some(bytes) => freed += bytes,
+                None => break,
+            }
+        }
+    }
+    freed
+}
+
+/// Gives at most `pages` of one dirty chunk back; the bytes of the chunk that was tried.
+fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
+    // SAFETY: the lock is held. The run then is this thread's alone, until it goes back to the
+    // arena: under the lock, or as a borrowed one does.
+    unsafe {
+        let run = arena.lock_open()?.take_dirty(search, pages.min(CHUNK_PIECE))?;
+        let bytes = run.pages * PAGE;
+        let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), bytes);
+        match arena.lock_open() {
+            Some(mut held) => held.give_purged(run, dropped == bytes),
+            None => arena.send_returned_run(run.start),
+        }
+        Some(bytes)
+    }
+}
+
+/// Gives all free memory of the arenas back that can be given back, in small steps, but `pad`
+/// bytes at the top of each arena's newest heap. What other threads have in their bins stays with
+/// them. The bytes given back.
+pub fn trim(pad: usize, cache: Option<&Tcache>) -> usize {
+    if let Some(cache) = cache {
+        cache.give_all_back();
+    }
+    let mut freed = Tcache::cool_sleepers(0);
+    for arena in ARENAS.iter_open() {
+        empty(arena);
+        freed += cool_slabs(arena, 0);
+        freed += purge_all(arena, pad);
+    }
+    freed
+}
+
+/// Gives the blocks that wait in an arena's lists back to their slabs, a magazine at a time.
+fn empty(arena: &Arena) {
+    let mut more = true;
+    while more {
+        let Some(mut held) = arena.lock_open() else { break };
+        arena.drain(&mut held);
+        more = (1..CLASSES).any(|class| arena.give_depot_magazine(&mut held, class))
+            || Tcache::flush_parked(&mut held);
+    }
+}
+
+/// Gives every dirty chunk back, and the top down to `pad` bytes; the bytes.
+fn purge_all(arena: &Arena, pad: usize) -> usize {
+    let mut freed = 0;
+    let mut search = Search::of(0);
+    while let Some(bytes) = purge_chunk(arena, &mut search, CHUNK_PIECE) {
+        freed += bytes;
+    }
+    // The pages of the top in pieces, and then the rest of it with one call that has nothing left
+    // to do but to move the break.
+    while let Some(mut held) = arena.lock_open() {
+        let keep = pad.div_ceil(PAGE);
+        let pages = (held.heap.spare_bytes() / PAGE).saturating_sub(keep).min(TOP_PIECE);
+        // SAFETY: the lock is held.
+        let bytes = if pages == 0 { 0 } else { unsafe { held.discard_top(pages) } };
+        if bytes == 0 {
+            // SAFETY: the lock is held.
+            return freed + unsafe { held.trim_top_to(pad) };
+        }
+        freed += bytes;
+    }
+    freed
+}

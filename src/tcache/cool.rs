@@ -1,0 +1,150 @@
+//! How caches that are not used give their blocks back.
+
+use super::{State, Tcache};
+use crate::arena::{ARENAS, Arena, Guard, STEPS};
+use crate::page_map;
+use crate::size_class::{CLASSES, Class};
+use core::cell::Cell;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU8, AtomicU32};
+
+/// Ends of slow paths after which a thread looks at the purge clock.
+const POLL: u32 = 32;
+
+/// What a cache remembers of its use.
+pub struct Activity {
+    /// The thread's slow paths. Written by the thread alone.
+    uses: AtomicU32,
+    /// As many when the helper last saw a difference …
+    seen: AtomicU32,
+    /// … and the epochs since then. Both are of whoever ticks the purge clock, one at a time.
+    idle: AtomicU8,
+    /// Ends of slow paths.
+    polls: Cell<u32>,
+    /// Bit n: class n took a slow path since `cooled`.
+    classes: Cell<u64>,
+    /// The epoch in which the thread last gave back what it does not use.
+    cooled: Cell<u64>,
+}
+
+impl Activity {
+    pub const NONE: Self = Self {
+        uses: AtomicU32::new(0),
+        seen: AtomicU32::new(0),
+        idle: AtomicU8::new(0),
+        polls: Cell::new(0),
+        classes: Cell::new(0),
+        cooled: Cell::new(0),
+    };
+
+    /// Takes note of a slow path of `class`.
+    pub fn note(&self, class: Class) {
+        // Relaxed: a count, by its only writer.
+        self.uses.store(self.uses.load(Relaxed).wrapping_add(1), Relaxed);
+        self.classes.set(self.classes.get() | 1 << (class % CLASSES));
+    }
+}
+
+impl Tcache {
+    /// Takes note of the end of a slow path; whether the thread should look at the purge clock now.
+    pub fn is_poll_due(&self) -> bool {
+        let polls = self.activity.polls.get().wrapping_add(1);
+        self.activity.polls.set(polls);
+        polls.is_multiple_of(POLL)
+    }
+
+    /// Gives the spare magazines of classes back that the thread did not use for the decay time.
+    pub fn cool(&self, epoch: u64) {
+        if epoch.wrapping_sub(self.activity.cooled.get()) < STEPS as u64 {
+            return;
+        }
+        self.activity.cooled.set(epoch);
+        let used = self.activity.classes.replace(0);
+        for class in (1..CLASSES).filter(|class| used >> class & 1 == 0) {
+            self.give_spare(class);
+        }
+    }
+
+    /// Gives the spare magazine of a class back to its arena. Any thread may do that.
+    fn give_spare(&self, class: Class) {
+        let Some((head, count)) = self.spare(class).take() else { return };
+        let Some(arena) = ARENAS.get(page_map::owner(head.addr()).arena()) else { return };
+        // SAFETY: a magazine is a list of `count` blocks of one arena, and whoever takes it out
+        // of its slot owns it.
+        unsafe {
+            match arena.lock_open() {
+                Some(mut held) => held.give_blocks(head, count),
+                None => arena.give_remotely(head),
+            }
+        }
+    }
+
+    /// Takes the spare magazines of threads that sleep: that took no slow path for `age` epochs.
+    /// Called once per epoch. The bytes taken.
+    pub fn cool_sleepers(age: usize) -> usize {
+        let mut bytes = 0;
+        for cache in Self::all().filter(|cache| cache.state() == State::Live) {
+            let activity = &cache.activity;
+            let uses = activity.uses.load(Relaxed);
+            let idle = match activity.seen.swap(uses, Relaxed) == uses {
+                true => activity.idle.load(Relaxed).saturating_add(1),
+                false => 0,
+            };
+            activity.idle.store(idle, Relaxed);
+            if usize::from(idle) < age {
+                continue;
+            }
+            for class in 1..CLASSES {
+                bytes += cache.spare(class).count() * crate::size_class::size(class);
+                cache.give_spare(class);
+            }
+        }
+        bytes
+    }
+
+    /// Empties one cache that waits in an arena in which no thread began or ended for the decay
+    /// time. Called once per epoch.
+    pub fn cool_parked(held: &mut Guard<'_>) {
+        let (seen, idle) = held.parked_idle;
+        if seen != held.parked_uses {
+            held.parked_idle = (held.parked_uses, 0);
+            return;
+        }
+        held.parked_idle.1 = idle.saturating_add(1);
+        if usize::from(idle) >= STEPS {
+            Self::flush_parked(held);
+        }
+    }
+
+    /// Empties the first cache that waits in an arena and holds something; false when none does.
+    pub fn flush_parked(held: &mut Guard<'_>) -> bool {
+        let mut next: *mut Tcache = held.parked.cast();
+        // SAFETY: caches on the list are the arena's, whose lock is held, and so are their blocks.
+        while let Some(cache) = unsafe { next.as_ref() } {
+            let bytes = cache.bytes();
+            if bytes > 0 {
+                held.parked_bytes -= bytes.min(held.parked_bytes);
+                // SAFETY: as above.
+                cache.flush(|head, count| unsafe { held.give_blocks(head, count) });
+                return true;
+            }
+            next = cache.next_parked.get();
+        }
+        false
+    }
+
+    /// Empties the cache into its arena, a magazine at a time; the thread goes on with it.
+    pub fn give_all_back(&self) {
+        self.send_pending();
+        let arena: &Arena = self.arena();
+        self.flush(|head, count| {
+            // SAFETY: the cache's blocks are its arena's.
+            unsafe {
+                match arena.lock_open() {
+                    Some(mut held) => held.give_blocks(head, count),
+                    None => arena.give_remotely(head),
+                }
+            }
+        });
+    }
+}
