@@ -228,7 +228,7 @@ impl Lists {
     /// The arena's lock is held.
     unsafe fn find(&self, bin: usize, pages: usize, align: usize) -> Option<(usize, usize, usize)> {
         let mut best: Option<(usize, usize, usize)> = None;
-        let mut id = self.heads[bin % BINS];
+        let mut id = if self.filled >> bin & 1 == 0 { 0 } else { self.heads[bin % BINS] };
         for _ in 0..SEARCH {
             if id == 0 {
                 break;

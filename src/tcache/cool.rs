@@ -28,14 +28,17 @@ pub struct Activity {
 }
 
 impl Activity {
-    pub const NONE: Self = Self {
-        uses: AtomicU32::new(0),
-        seen: AtomicU32::new(0),
-        idle: AtomicU8::new(0),
-        polls: Cell::new(0),
-        classes: Cell::new(0),
-        cooled: Cell::new(0),
-    };
+    /// No use yet.
+    pub const fn new() -> Self {
+        Self {
+            uses: AtomicU32::new(0),
+            seen: AtomicU32::new(0),
+            idle: AtomicU8::new(0),
+            polls: Cell::new(0),
+            classes: Cell::new(0),
+            cooled: Cell::new(0),
+        }
+    }
 
     /// Takes note of a slow path of `class`.
     pub fn note(&self, class: Class) {

@@ -1,7 +1,7 @@
 //! A cache's life: made or found parked, attached to an arena, moved to another, emptied at its
 //! thread's end, recovered in a child after fork.
 
-use super::{ROOM_UNIT, State, Tcache};
+use super::{State, Tcache};
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::os;
 use crate::size_class::{CLASSES, MAX_ONE_GRANULE, magazine_capacity, reciprocal, size};
@@ -160,7 +160,7 @@ impl Tcache {
         if is_new {
             for class in 1..CLASSES {
                 let bin = self.bin(class);
-                bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
+                self.set_places(class, magazine_capacity(class));
                 let one_granule = size(class) <= MAX_ONE_GRANULE;
                 bin.reciprocal.set(if one_granule { reciprocal(class) } else { 0 });
             }

@@ -40,6 +40,13 @@ const VERDICT_USES: u32 = 256;
 /// … and those among them that had to wait, from which it moves.
 const VERDICT_WAITS: u32 = 64;
 
+/// Overflows of a bin after which it is taken that the thread only frees: it keeps no spare
+/// magazine then …
+const OVERFLOWS: u8 = 8;
+/// … and a bin of this part of a magazine. What a thread has in its bins when it falls asleep after
+/// a burst stays there, and each block may keep a page of its own.
+const SMALL_BIN: usize = 4;
+
 /// The free blocks of one class.
 #[repr(C)]
 pub struct Bin {
@@ -96,6 +103,10 @@ pub struct Tcache {
     /// A full magazine beside each bin, or none. Slots as the depot's, so that the magazines of a
     /// thread that sleeps can be taken.
     spares: [DepotSlot; CLASSES],
+    /// Places of each bin when it is empty.
+    places: [Cell<u16>; CLASSES],
+    /// How often each bin was full since it was last empty.
+    overflows: [Cell<u8>; CLASSES],
     pending: [Pending; PENDING],
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
     own_slabs: Cell<u64>,
@@ -139,6 +150,8 @@ impl Tcache {
             thread: Cell::new(0),
             in_transit: Cell::new(ptr::null_mut()),
             spares: [const { DepotSlot::new() }; CLASSES],
+            places: [const { Cell::new(0) }; CLASSES],
+            overflows: [const { Cell::new(0) }; CLASSES],
             pending: [const {
                 Pending {
                     arena: Cell::new(u16::MAX),
@@ -151,7 +164,7 @@ impl Tcache {
             own_slabs: Cell::new(0),
             lock_uses: Cell::new(0),
             lock_waits: Cell::new(0),
-            activity: Activity::NONE,
+            activity: Activity::new(),
             next_all: AtomicPtr::new(ptr::null_mut()),
             next_parked: Cell::new(ptr::null_mut()),
         }
@@ -225,7 +238,8 @@ impl Tcache {
 
     /// Blocks in the bin of `class`.
     fn bin_count(&self, class: Class) -> usize {
-        magazine_capacity(class) - (self.bin(class).room.get() / ROOM_UNIT) as usize
+        let places = usize::from(self.places[class % CLASSES].get());
+        places.saturating_sub((self.bin(class).room.get() / ROOM_UNIT) as usize)
     }
 
     /// Blocks of `class` in the cache, whether it has a thread or waits for one.
@@ -330,11 +344,19 @@ impl Tcache {
         self.window_base.set(window.base());
     }
 
+    /// Makes room for so many blocks in the empty bin of `class`.
+    fn set_places(&self, class: Class, places: usize) {
+        self.places[class % CLASSES].set(places as u16);
+        self.bin(class).room.set(places as u32 * ROOM_UNIT);
+    }
+
     /// Makes a list the contents of the empty bin of `class`.
     fn fill(&self, class: Class, head: *mut Block, count: usize) {
         let bin = self.bin(class);
-        let places = magazine_capacity(class) - count.min(magazine_capacity(class));
-        bin.room.set(places as u32 * ROOM_UNIT);
+        let capacity = magazine_capacity(class);
+        self.set_places(class, capacity);
+        bin.room.set((capacity - count.min(capacity)) as u32 * ROOM_UNIT);
+        self.overflows[class % CLASSES].set(0);
         compiler_fence(Release);
         bin.head.set(head);
         compiler_fence(Release);
@@ -347,22 +369,27 @@ impl Tcache {
     pub fn make_room(&self, class: Class) {
         let bin = self.bin(class);
         let spare = self.spare(class);
-        let capacity = magazine_capacity(class);
+        let overflows = &self.overflows[class % CLASSES];
         self.activity.note(class);
         if let Some((head, count)) = spare.take() {
             self.retire(class, Chain { head, tail: ptr::null_mut(), count });
         }
-        let head = bin.head.get();
+        let (head, count) = (bin.head.get(), self.bin_count(class));
+        let full = Chain { head, tail: ptr::null_mut(), count };
         self.in_transit.set(head);
         compiler_fence(Release);
         bin.head.set(ptr::null_mut());
-        bin.room.set(capacity as u32 * ROOM_UNIT);
-        // SAFETY: a full bin is a list of so many blocks, this thread's.
-        let put = unsafe { spare.put(Chain { head, tail: ptr::null_mut(), count: capacity }) };
+        overflows.set(overflows.get().saturating_add(1));
+        let only_frees = overflows.get() > OVERFLOWS;
+        let capacity = magazine_capacity(class);
+        let places = if only_frees { capacity.div_ceil(SMALL_BIN) } else { capacity };
+        self.set_places(class, places);
+        // SAFETY: a bin is a list of so many blocks, this thread's.
+        let put = if only_frees { Err(full) } else { unsafe { spare.put(full) } };
         compiler_fence(Release);
         self.in_transit.set(ptr::null_mut());
         if let Err(magazine) = put {
-            self.retire(class, magazine);
+            self.give_home(magazine);
         }
     }
 
@@ -377,6 +404,12 @@ impl Tcache {
             Ok(()) => return,
             Err(magazine) => magazine,
         };
+        self.give_home(magazine);
+    }
+
+    /// Gives a list of blocks to their slabs.
+    fn give_home(&self, magazine: Chain) {
+        let arena = self.arena();
         match arena.lock_open() {
             Some(mut held) => {
                 let waited = held.waited;
@@ -415,7 +448,7 @@ impl Tcache {
             if !head.is_null() {
                 let count = self.bin_count(class);
                 bin.head.set(ptr::null_mut());
-                bin.room.set(magazine_capacity(class) as u32 * ROOM_UNIT);
+                self.set_places(class, magazine_capacity(class));
                 give(head, count);
             }
             if let Some((head, count)) = self.spare(class).take() {
