@@ -16,7 +16,8 @@ layers=(
     "huge meta window"
     "heap"
     "page_map"
-    "check config"
+    "config"
+    "check"
     "os"
     "size_class sync"
 )
