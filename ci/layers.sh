@@ -18,7 +18,8 @@ layers=(
     "huge meta window"
     "heap"
     "page_map"
-    "check config"
+    "config"
+    "check"
     "os"
     "size_class sync"
 )

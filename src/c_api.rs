@@ -7,9 +7,9 @@
 //! on moving the break in a multi-threaded process.
 
 use crate::check::Misuse;
-use crate::config::{self, MMAP_THRESHOLD_MAX, PERTURB};
+use crate::config::{self, Key, Origin, PERTURB};
 use crate::malloc::{self, or_enomem};
-use crate::os::{self, PAGE};
+use crate::os;
 use crate::size_class::{MAX_SMALL, MIN_ALIGN};
 use crate::thread;
 use core::ffi::{c_int, c_void};
@@ -190,35 +190,35 @@ pub fn malloc_trim(pad: usize) -> c_int {
     c_int::from(malloc::trim(pad) > 0)
 }
 
-/// mallopt(3): 1 when the parameter is known and the value allowed. `M_MMAP_MAX`, `M_MXFAST`,
-/// `M_CHECK_ACTION` and `M_ARENA_TEST` are accepted and change nothing. `M_PERTURB` takes effect
-/// for the calling thread and for threads that start later.
+/// mallopt(3): 1 when the parameter is known and the value allowed. `M_MXFAST`, `M_CHECK_ACTION`
+/// and `M_ARENA_TEST` are accepted and change nothing. `M_PERTURB` takes effect for the calling
+/// thread and for threads that start later.
 pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
     const M_TRIM_THRESHOLD: c_int = -1;
     const M_TOP_PAD: c_int = -2;
     const M_MMAP_THRESHOLD: c_int = -3;
+    const M_MMAP_MAX: c_int = -4;
+    const M_CHECK_ACTION: c_int = -5;
     const M_PERTURB: c_int = -6;
+    const M_ARENA_TEST: c_int = -7;
     const M_ARENA_MAX: c_int = -8;
     const M_MXFAST: c_int = 1;
     // glibc takes the value as a size_t: -1 means "never".
     let amount = usize::try_from(value).unwrap_or(usize::MAX);
-    match parameter {
-        M_TRIM_THRESHOLD => config::TRIM_THRESHOLD.store(amount, Relaxed),
-        M_TOP_PAD => config::TOP_PAD.store(amount.min(1 << 30), Relaxed),
-        M_MMAP_THRESHOLD if amount <= MMAP_THRESHOLD_MAX => {
-            config::MMAP_THRESHOLD.store(amount.max(MAX_SMALL + PAGE), Relaxed);
-        }
-        M_ARENA_MAX if value > 0 => config::ARENA_MAX.store(amount, Relaxed),
-        M_PERTURB => {
-            PERTURB.store(value as u8, Relaxed);
-            thread::drop_cache();
-        }
+    let (key, amount) = match parameter {
+        M_TRIM_THRESHOLD => (Key::TrimThreshold, amount),
+        M_TOP_PAD => (Key::TopPad, amount.min(1 << 30)),
+        M_MMAP_THRESHOLD => (Key::MmapThreshold, amount),
+        M_MMAP_MAX => (Key::MmapMax, usize::try_from(value).unwrap_or(0)),
+        M_ARENA_MAX if value > 0 => (Key::Arenas, amount),
+        M_PERTURB => (Key::Perturb, usize::from(value as u8)),
         M_MXFAST if (0..=160).contains(&value) => return 1,
-        -7 | -5 | -4 => return 1,
+        M_ARENA_TEST | M_CHECK_ACTION => return 1,
         _ => return 0,
+    };
+    let done = config::set(key, amount, Origin::Mallopt);
+    if key == Key::Perturb {
+        thread::drop_cache();
     }
-    if (M_MMAP_THRESHOLD..=M_TRIM_THRESHOLD).contains(&parameter) {
-        config::DYNAMIC_THRESHOLDS.store(false, Relaxed);
-    }
-    1
+    c_int::from(done)
 }

@@ -21,7 +21,12 @@ impl<const N: usize> Text<N> {
 
     /// Appends `text`.
     pub fn str(&mut self, text: &str) -> &mut Self {
-        for &byte in text.as_bytes() {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Appends bytes.
+    pub fn bytes(&mut self, text: &[u8]) -> &mut Self {
+        for &byte in text {
             self.byte(byte);
         }
         self

@@ -1,7 +1,8 @@
 //! The Rust face: `#[global_allocator]`.
 
+use crate::config::{self, HugePages, Key, Origin, Program};
 use crate::malloc;
-use crate::size_class::{self, MAX_SMALL, MIN_ALIGN};
+use crate::size_class::{self, Class, MAX_SMALL, MIN_ALIGN};
 use core::alloc::{GlobalAlloc, Layout};
 
 /// The allocator.
@@ -17,15 +18,41 @@ use core::alloc::{GlobalAlloc, Layout};
 /// ```
 ///
 /// All values of this type are the same allocator: its state is the process's.
-#[derive(Debug, Clone, Copy, Default)]
+///
+/// # Settings
+///
+/// A program can build settings in:
+///
+/// ```
+/// use arenite::{Arenite, HugePages};
+///
+/// #[global_allocator]
+/// static GLOBAL: Arenite =
+///     Arenite::new().arenas(4).decay_ms(500).purge_thread(false).huge_pages(HugePages::Never);
+///
+/// let arenas = arenite::config::settings().find(|setting| setting.name == "arenas");
+/// assert_eq!(arenas.expect("a setting").value.to_string(), "4");
+/// ```
+///
+/// They are in force from the first allocation on; where several values of this type have
+/// settings, those of the first that serves one are. What the environment sets
+/// ([`config`]) goes before them, so that who runs the program has the last word.
+/// Values out of range are named on standard error and ignored.
+#[derive(Debug, Clone, Copy)]
 pub struct Arenite {
-    _private: (),
+    program: Program,
+}
+
+impl Default for Arenite {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Arenite {
-    /// The allocator.
+    /// The allocator, with the default settings.
     pub const fn new() -> Self {
-        Self { _private: () }
+        Self { program: Program::NONE }
     }
 
     /// Gives back to the kernel all memory that is free in the arenas, as `malloc_trim(0)` does
@@ -33,6 +60,99 @@ impl Arenite {
     /// them.
     pub fn trim(&self) -> usize {
         malloc::trim(0)
+    }
+}
+
+/// Settings to build in.
+impl Arenite {
+    const fn with(program: Program) -> Self {
+        Self { program: Program { any: true, ..program } }
+    }
+
+    /// Arenas at most; 0: 8 for each usable CPU.
+    pub const fn arenas(self, most: usize) -> Self {
+        Self::with(Program { arenas: Some(most), ..self.program })
+    }
+
+    /// Milliseconds until free memory that is not needed is given back to the kernel; 0: at the
+    /// next opportunity; [`config::NEVER`]: not.
+    pub const fn decay_ms(self, milliseconds: usize) -> Self {
+        Self::with(Program { decay_ms: Some(milliseconds), ..self.program })
+    }
+
+    /// Whether a helper thread may be started, which gives memory back while the program sleeps.
+    pub const fn purge_thread(self, may_start: bool) -> Self {
+        Self::with(Program { purge_thread: Some(may_start), ..self.program })
+    }
+
+    /// Bytes taken beyond what is needed when the break grows, and kept at a trim (mallopt(3),
+    /// M_TOP_PAD). At most 1 GiB.
+    pub const fn top_pad(self, bytes: usize) -> Self {
+        Self::with(Program { top_pad: Some(bytes), ..self.program })
+    }
+
+    /// Free bytes at the top of a heap from which they are given back (mallopt(3),
+    /// M_TRIM_THRESHOLD); [`config::NEVER`]: not.
+    pub const fn trim_threshold(self, bytes: usize) -> Self {
+        Self::with(Program { trim_threshold: Some(bytes), ..self.program })
+    }
+
+    /// Bytes from which a block gets a mapping of its own (mallopt(3), M_MMAP_THRESHOLD). At most
+    /// 32 MiB; less than 36 KiB counts as that.
+    pub const fn mmap_threshold(self, bytes: usize) -> Self {
+        Self::with(Program { mmap_threshold: Some(bytes), ..self.program })
+    }
+
+    /// Blocks with a mapping of their own at most (mallopt(3), M_MMAP_MAX). Beyond, heaps serve
+    /// blocks of up to 32 MiB.
+    pub const fn mmap_max(self, most: usize) -> Self {
+        Self::with(Program { mmap_max: Some(most), ..self.program })
+    }
+
+    /// Bytes held from which free memory is given back at once; 0: no limit. See
+    /// [`set_limits`](Self::set_limits).
+    pub const fn soft_limit(self, bytes: usize) -> Self {
+        Self::with(Program { soft_limit: Some(bytes), ..self.program })
+    }
+
+    /// Bytes held beyond which requests fail; 0: no limit. See [`set_limits`](Self::set_limits).
+    pub const fn hard_limit(self, bytes: usize) -> Self {
+        Self::with(Program { hard_limit: Some(bytes), ..self.program })
+    }
+
+    /// Where huge pages of the kernel are asked for.
+    pub const fn huge_pages(self, arenas: HugePages) -> Self {
+        Self::with(Program { huge_pages: Some(arenas as u8), ..self.program })
+    }
+}
+
+/// Settings while the program runs. They override all others.
+impl Arenite {
+    /// Limits what the allocator holds from the kernel, in bytes; 0: no limit.
+    ///
+    /// Above `soft`, free memory is given back at once, and `hook` is called by the thread that
+    /// crossed the limit. No lock of the allocator is held then: the hook may allocate and free,
+    /// and should drop what the program can do without. Above `hard` nothing more is taken from
+    /// the kernel: requests fail. False, with nothing changed, if a limit is more than half the
+    /// address space.
+    pub fn set_limits(&self, soft: usize, hard: usize, hook: Option<fn()>) -> bool {
+        self.program.put_in_force();
+        config::set_limits(soft, hard, hook)
+    }
+
+    /// Sets the milliseconds until free memory that is not needed is given back to the kernel; 0:
+    /// at the next opportunity; [`config::NEVER`]: not.
+    pub fn set_decay_ms(&self, milliseconds: usize) {
+        self.program.put_in_force();
+        config::set(Key::DecayMs, milliseconds, Origin::Program);
+    }
+
+    /// The slow way, which also puts built-in settings in force: the fast paths know nothing of
+    /// them.
+    #[inline(always)]
+    fn refill(&self, class: Class) -> *mut u8 {
+        self.program.put_in_force();
+        malloc::refill_and_take(class)
     }
 }
 
@@ -48,8 +168,9 @@ unsafe impl GlobalAlloc for Arenite {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_plain(&layout) {
-            malloc::malloc_class(size_class::of(layout.size()))
+            malloc::malloc_class_or(size_class::of(layout.size()), |class| self.refill(class))
         } else {
+            self.program.put_in_force();
             malloc::malloc_aligned(layout.size(), layout.align())
         }
     }
@@ -68,7 +189,18 @@ unsafe impl GlobalAlloc for Arenite {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        malloc::calloc_aligned(layout.size(), layout.align())
+        if !is_plain(&layout) {
+            self.program.put_in_force();
+            return malloc::calloc_aligned(layout.size(), layout.align());
+        }
+        // SAFETY: the caller's contract; the block holds so many bytes.
+        unsafe {
+            let block = self.alloc(layout);
+            if !block.is_null() {
+                block.write_bytes(0, layout.size());
+            }
+            block
+        }
     }
 
     #[inline]

@@ -27,7 +27,7 @@ pub mod c_api;
 #[cfg(not(loom))]
 mod check;
 #[cfg(not(loom))]
-mod config;
+pub mod config;
 #[cfg(not(loom))]
 mod fork;
 #[cfg(not(loom))]
@@ -61,6 +61,8 @@ mod tls;
 #[cfg(not(loom))]
 mod window;
 
+#[cfg(not(loom))]
+pub use config::HugePages;
 #[cfg(not(loom))]
 pub use global::Arenite;
 

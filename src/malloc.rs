@@ -3,7 +3,7 @@
 //! The two hot functions are [`malloc`] and [`free`]. Each has one way out on the fast path and
 //! one cold call.
 
-use crate::arena::pages::is_huge;
+use crate::arena::pages::{is_huge, is_mapped};
 use crate::arena::slab::is_block;
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::check::{Misuse, misuse};
@@ -47,10 +47,16 @@ pub fn malloc_or(bytes: usize, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
 /// A block of `class`, which a caller with a `Layout` knows without a table.
 #[inline(always)]
 pub fn malloc_class(class: Class) -> *mut u8 {
+    malloc_class_or(class, refill_and_take)
+}
+
+/// As [`malloc_class`], with the caller's own way out of the fast path.
+#[inline(always)]
+pub fn malloc_class_or(class: Class, slow: impl FnOnce(Class) -> *mut u8) -> *mut u8 {
     // SAFETY: the word always points at a cache; the offset is that of the class's bin.
     let bin = unsafe { Tcache::bin_at(tls::get(), bin_offset(class)) };
     let block = Tcache::pop(bin);
-    if block.is_null() { refill_and_take(class) } else { block.cast() }
+    if block.is_null() { slow(class) } else { block.cast() }
 }
 
 /// What [`malloc`] does when its bin is empty, and for requests above the table.
@@ -67,7 +73,7 @@ pub fn malloc_slow(bytes: usize) -> *mut u8 {
 /// Fills the empty bin of `class` and takes a block of it.
 #[cold]
 #[inline(never)]
-fn refill_and_take(class: Class) -> *mut u8 {
+pub fn refill_and_take(class: Class) -> *mut u8 {
     let mut tcache = tls::get();
     // SAFETY: the word always points at a cache.
     if unsafe { (*tcache).state() } != State::Live {
@@ -169,7 +175,7 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is
     // touched already, and needs no call.
-    let grows = !is_huge(bytes.saturating_add(gap));
+    let grows = !is_mapped(bytes.saturating_add(gap));
     if (grows || bytes <= MMAP_THRESHOLD_MAX)
         && let Some((address, zero)) = take_large(bytes, align, grows)
     {

@@ -3,7 +3,7 @@
 
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 /// Unit of chunks, in bytes: the smallest page size of any supported machine. Calls to the
 /// kernel are rounded to [`page_size`] where that is larger.
@@ -63,8 +63,16 @@ pub fn set_errno(value: c_int) {
     unsafe { *libc::__errno_location() = value }
 }
 
+/// Page size in bytes that the kernel is taken to have instead of its own, a multiple of that;
+/// 0: its own. Set before the first allocation, or never.
+pub static SIMULATED_PAGE: AtomicUsize = AtomicUsize::new(0);
+
 /// The kernel's page size in bytes, at least [`PAGE`].
 pub fn page_size() -> usize {
+    let simulated = SIMULATED_PAGE.load(Relaxed);
+    if simulated != 0 {
+        return simulated;
+    }
     // SAFETY: no precondition; the value comes from the auxiliary vector, without a call.
     let bytes = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
     if bytes < PAGE { PAGE } else { bytes }

@@ -26,10 +26,12 @@ pub fn start() -> *mut Tcache {
     match unsafe { (*now).state() } {
         State::Live => return now,
         State::Ended => return core::ptr::null_mut(),
-        State::Empty | State::Parked if config::PERTURB.load(Relaxed) != 0 => {
-            return core::ptr::null_mut();
-        }
         State::Empty | State::Parked => {}
+    }
+    // A constructor of another library may be first to allocate.
+    config::read_environment();
+    if config::PERTURB.load(Relaxed) != 0 {
+        return core::ptr::null_mut();
     }
     let tcache = Tcache::open();
     if tcache.is_null() {

@@ -1,6 +1,6 @@
-//! mallinfo(3), mallopt(3), malloc_trim(3), malloc_stats(3), malloc_info(3).
+//! mallinfo(3), mallopt(3), malloc_trim(3), malloc_stats(3), malloc_info(3), and the settings.
 
-use arenite_core::{c_api, stats};
+use arenite_core::{c_api, config, stats};
 use core::ffi::{c_char, c_int};
 
 unsafe extern "C" {
@@ -75,4 +75,11 @@ pub extern "C" fn mallinfo() -> libc::mallinfo {
         fordblks: wide.fordblks as c_int,
         keepcost: wide.keepcost as c_int,
     }
+}
+
+/// Writes the settings in force to a file descriptor, one a line: name, default, value, source and
+/// meaning, with tabs between. `arenite config` asks for them so.
+#[unsafe(no_mangle)]
+pub extern "C" fn arenite_write_settings(fd: c_int) {
+    config::write_lines(fd);
 }

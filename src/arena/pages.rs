@@ -5,6 +5,7 @@ use super::{ARENAS, Inner};
 use crate::check::invariant;
 use crate::config;
 use crate::heap::{self, Heap, Source, brk, mmap};
+use crate::huge;
 use crate::os::PAGE;
 use crate::page_map::{
     self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_WAS_FREED, CHUNK_ZERO, KIND_LARGE, Owner, PageDesc,
@@ -451,7 +452,18 @@ pub fn top_bytes(heap: &Heap) -> usize {
     heap.end - heap.top
 }
 
-/// Whether a request of `bytes` gets a mapping of its own.
+/// Whether a request of `bytes` is one for a mapping of its own.
 pub fn is_huge(bytes: usize) -> bool {
-    bytes >= config::MMAP_THRESHOLD.load(Relaxed) || bytes > heap::mmap::HEAP_BYTES / 2
+    bytes >= config::MMAP_THRESHOLD.load(Relaxed) || !fits_heap(bytes)
+}
+
+/// Whether a new block of `bytes` gets a mapping of its own: not if there are as many already as
+/// there may be, and a heap can hold it.
+pub fn is_mapped(bytes: usize) -> bool {
+    let is_full = || huge::BLOCKS.get() >= config::MMAP_MAX.load(Relaxed);
+    is_huge(bytes) && !(is_full() && fits_heap(bytes))
+}
+
+fn fits_heap(bytes: usize) -> bool {
+    bytes <= heap::mmap::HEAP_BYTES / 2
 }

@@ -12,12 +12,19 @@ use std::path::{Path, PathBuf};
 /// The file name of the library.
 const LIBRARY: &str = "libarenite.so";
 
-/// A program, and the library to preload into it.
+/// The library to preload.
 #[derive(Debug, clap::Args)]
-pub struct Target {
+pub struct Library {
     /// The library to preload [default: libarenite.so beside the command or in ../lib]
     #[arg(long, value_name = "PATH", env = "ARENITE_LIBRARY")]
     library: Option<PathBuf>,
+}
+
+/// A program, and the library to preload into it.
+#[derive(Debug, clap::Args)]
+pub struct Target {
+    #[command(flatten)]
+    library: Library,
     /// The program, looked up in PATH, and its arguments
     #[arg(
         required = true,
@@ -28,13 +35,33 @@ pub struct Target {
     pub command: Vec<OsString>,
 }
 
-impl Target {
+impl Library {
     /// The absolute path of Arenite's library, or of the one that is given.
-    pub fn library(&self) -> Result<PathBuf> {
+    pub fn path(&self) -> Result<PathBuf> {
         match &self.library {
             Some(path) => preloadable(path),
             None => preloadable(&beside_the_command()?),
         }
+    }
+}
+
+/// The library before what is to be preloaded already: the value of LD_PRELOAD.
+pub fn preload(library: PathBuf) -> OsString {
+    before(library.into(), std::env::var_os("LD_PRELOAD"))
+}
+
+fn before(mut library: OsString, others: Option<OsString>) -> OsString {
+    if let Some(others) = others.filter(|others| !others.is_empty()) {
+        library.push(":");
+        library.push(others);
+    }
+    library
+}
+
+impl Target {
+    /// The absolute path of Arenite's library, or of the one that is given.
+    pub fn library(&self) -> Result<PathBuf> {
+        self.library.path()
     }
 
     /// The program and its arguments, for people and for JSON.

@@ -1,8 +1,9 @@
 //! The `arenite` command: runs programs on Arenite, reports what the allocator did for them,
-//! compares it with other allocators, and demonstrates it with a service of its own.
+//! compares it with other allocators, tells its settings, and demonstrates it with a service of its own.
 
 mod allocator;
 mod compare;
+mod config;
 mod demo;
 mod library;
 mod report;
@@ -29,10 +30,14 @@ struct Cli {
 enum Task {
     Run(run::Options),
     Compare(compare::Options),
+    Config(config::Options),
     Demo(demo::Options),
     /// The service of the demonstration, in a process of its own.
     #[command(hide = true)]
     DemoServer,
+    /// The settings of the preloaded library, as it writes them.
+    #[command(hide = true)]
+    PreloadedSettings,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +45,8 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Run(options) => return run::run(&options),
         Task::Compare(options) => return compare::run(&options),
+        Task::Config(options) => config::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::PreloadedSettings => config::write_preloaded().map(|()| ExitCode::SUCCESS),
         Task::Demo(options) => demo::run(&options),
         Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
     };

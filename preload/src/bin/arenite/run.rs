@@ -1,6 +1,6 @@
 //! `arenite run`: any program on Arenite, by LD_PRELOAD (ld.so(8)).
 
-use crate::library::Target;
+use crate::library::{Target, preload};
 use crate::report::{Finished, Reports};
 use crate::supervise::{self, Ended};
 use anyhow::{Context, Result, anyhow};
@@ -138,17 +138,6 @@ fn prepare(options: &Options) -> Result<(Command, OsString)> {
         options.target.command.split_first().context("no program is named")?;
     let library = options.target.library()?;
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env("LD_PRELOAD", preload(library.into(), std::env::var_os("LD_PRELOAD")));
+    command.args(arguments).env("LD_PRELOAD", preload(library));
     Ok((command, program.clone()))
-}
-
-/// The library before what is to be preloaded already.
-fn preload(mut library: OsString, others: Option<OsString>) -> OsString {
-    if let Some(others) = others.filter(|others| !others.is_empty()) {
-        library.push(":");
-        library.push(others);
-    }
-    library
 }
