@@ -17,7 +17,7 @@ layers=(
     "arena"
     "huge meta window"
     "heap"
-    "page_map"
+    "page_map limit"
     "config"
     "check"
     "os"

@@ -137,7 +137,9 @@ impl Arenite {
     /// address space.
     pub fn set_limits(&self, soft: usize, hard: usize, hook: Option<fn()>) -> bool {
         self.program.put_in_force();
-        config::set_limits(soft, hard, hook)
+        let set = config::set_limits(soft, hard, hook);
+        malloc::count_for_limits();
+        set
     }
 
     /// Sets the milliseconds until free memory that is not needed is given back to the kernel; 0:

@@ -4,6 +4,7 @@
 
 use crate::config;
 use crate::heap::{Gauge, MAPPED};
+use crate::limit;
 use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, Owner, PageDesc, PageState};
 use crate::size_class::GRANULE;
@@ -23,7 +24,7 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     let Some(size) = os::round_up(bytes.max(GRANULE), os::page_size()) else {
         return ptr::null_mut();
     };
-    if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
+    if size > isize::MAX as usize || size / PAGE > u32::MAX as usize || !limit::admits(size) {
         return ptr::null_mut();
     }
     let block = os::map_aligned(size, align.max(os::page_size()), 0);
@@ -33,6 +34,7 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     BLOCKS.add(1);
     BYTES.add(size);
     MAPPED.mmap.add(size);
+    limit::note(0, size);
     block
 }
 
@@ -100,6 +102,7 @@ pub unsafe fn free(address: usize) -> bool {
         config::note_mapped_free(bytes);
         BLOCKS.sub(1);
         BYTES.sub(bytes);
+        limit::note(bytes, 0);
         let block = ptr::with_exposed_provenance_mut(address);
         if os::unmap(block, bytes) {
             MAPPED.mmap.sub(bytes);
@@ -131,6 +134,9 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if size(address) == new {
             return block;
         }
+        if new > size(address) && !limit::admits(new - size(address)) {
+            return ptr::null_mut();
+        }
         // The entry goes before the kernel may give the old addresses to another thread.
         let old = withdraw(address);
         if old == 0 {
@@ -150,6 +156,7 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
             return ptr::null_mut();
         }
         publish(moved, new);
+        limit::note(old, new);
         if new > old {
             BYTES.add(new - old);
             MAPPED.mmap.add(new - old);

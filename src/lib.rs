@@ -37,6 +37,8 @@ mod heap;
 #[cfg(not(loom))]
 mod huge;
 #[cfg(not(loom))]
+mod limit;
+#[cfg(not(loom))]
 mod malloc;
 #[cfg(not(loom))]
 mod meta;

@@ -7,9 +7,10 @@ use crate::arena::pages::{is_huge, is_mapped};
 use crate::arena::slab::is_block;
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::check::{Misuse, misuse};
-use crate::config::MMAP_THRESHOLD_MAX;
+use crate::config::{self, MMAP_THRESHOLD_MAX};
 use crate::heap::MAPPED;
 use crate::huge;
+use crate::limit;
 use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState};
 use crate::purge;
@@ -171,6 +172,7 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
         return (or_enomem(ptr::null_mut()), false);
     }
+    poll();
     // A large alignment costs a gap in the heap, which stays of use up to some size.
     let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is
@@ -209,7 +211,6 @@ fn take_large(bytes: usize, align: usize, grows: bool) -> Option<(usize, bool)> 
         // SAFETY: the cache is this thread's.
         unsafe { (*cache).arena() }
     };
-    poll();
     let mut held = match own.lock_open() {
         Some(held) => held,
         None => ARENAS.iter_open().find_map(Arena::try_lock)?,
@@ -575,13 +576,25 @@ pub fn trim(pad: usize) -> usize {
     purge::trim(pad, (cache.state() == State::Live).then_some(cache))
 }
 
-/// Looks at the purge clock, now and then. The end of every slow path; no lock is held.
+/// Makes every arena count against limits that were just set.
+pub fn count_for_limits() {
+    ARENAS.iter().for_each(|arena| drop(arena.lock_open()));
+}
+
+/// Looks at the purge clock, now and then, and at the soft limit. The end of every slow path; no
+/// lock is held.
 #[inline]
 fn poll() {
     // SAFETY: as above. The constant caches are not written: only a live one counts.
     let cache = unsafe { &*tls::get() };
     if cache.state() == State::Live && cache.is_poll_due() {
         poll_now(cache);
+    }
+    if limit::is_crossed() {
+        trim(0);
+        if let Some(hook) = config::limit_hook() {
+            hook();
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 use crate::arena::purge::Search;
 use crate::arena::{ARENAS, Arena, STEPS};
 use crate::config;
+use crate::limit;
 use crate::os::{self, PAGE};
 use crate::size_class::CLASSES;
 use crate::tcache::Tcache;
@@ -65,7 +66,8 @@ pub fn tick_on_slow_path() {
 /// Gives back what was not needed lately, at most `pages` of chunks and tops; waits for locks if
 /// `patient`. The bytes given back.
 pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
-    let kept = if config::DECAY_MS.load(Relaxed) == 0 { 0 } else { 100 };
+    let at_once = config::DECAY_MS.load(Relaxed) == 0 || limit::is_above_soft();
+    let kept = if at_once { 0 } else { 100 };
     let mut left = pages;
     let mut freed = Tcache::cool_sleepers(STEPS);
     for arena in ARENAS.iter_open() {

@@ -16,6 +16,7 @@ pub use decay::STEPS;
 use crate::check::invariant;
 use crate::config;
 use crate::heap::Heap;
+use crate::limit;
 use crate::meta;
 use crate::os;
 use crate::page_map::MAX_ARENAS;
@@ -138,8 +139,8 @@ pub struct Arena {
     pub lock_waits: AtomicU64,
     /// What [`Inner::purgeable_bytes`] was when the lock was last given up.
     purgeable: AtomicUsize,
-    /// What [`Inner::committed_bytes`] was then.
-    committed: AtomicUsize,
+    /// The bytes that were counted against the process's limits. Written under the lock.
+    counted: AtomicUsize,
     attach: Attach,
     depot: [[DepotSlot; DEPOT_SLOTS]; CLASSES],
 }
@@ -180,9 +181,13 @@ impl DerefMut for Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // Relaxed: estimates, which order nothing.
+        // Relaxed: an estimate, which orders nothing.
         self.arena.purgeable.store(self.purgeable_bytes(), Relaxed);
-        self.arena.committed.store(self.committed_bytes(), Relaxed);
+        if limit::is_set() {
+            let now = self.committed_bytes();
+            limit::note(self.arena.counted.load(Relaxed), now);
+            self.arena.counted.store(now, Relaxed);
+        }
         // SAFETY: the guard is the holder.
         unsafe { self.arena.lock.unlock() };
     }
@@ -199,7 +204,7 @@ impl Arena {
             remote_frees: AtomicU64::new(0),
             lock_waits: AtomicU64::new(0),
             purgeable: AtomicUsize::new(0),
-            committed: AtomicUsize::new(0),
+            counted: AtomicUsize::new(0),
             attach: Attach::new(),
             depot: [const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASSES],
         }
@@ -415,11 +420,6 @@ impl Arena {
     /// included.
     pub fn purgeable_bytes(&self) -> usize {
         self.purgeable.load(Relaxed) + self.remote_bytes.load(Relaxed)
-    }
-
-    /// Bytes of the arena that may hold memory of the machine, about.
-    pub fn committed_bytes(&self) -> usize {
-        self.committed.load(Relaxed)
     }
 
     /// Bytes and blocks that were freed from other arenas' threads: waiting, and ever.

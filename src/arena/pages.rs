@@ -6,6 +6,7 @@ use crate::check::invariant;
 use crate::config;
 use crate::heap::{self, Heap, Source, brk, mmap};
 use crate::huge;
+use crate::limit;
 use crate::os::PAGE;
 use crate::page_map::{
     self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_WAS_FREED, CHUNK_ZERO, KIND_LARGE, Owner, PageDesc,
@@ -72,7 +73,7 @@ impl Inner {
                 return Some(run);
             }
             let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
-            if !self.grow(bytes) {
+            if !limit::admits(bytes) || !self.grow(bytes) {
                 return None;
             }
             self.take_from_top(pages, align)
@@ -81,6 +82,10 @@ impl Inner {
 
     /// As [`Inner::take_run`], without more memory.
     unsafe fn take_run_at_hand(&mut self, pages: usize, align: usize) -> Option<Run> {
+        // What is free and dirty counts already, but whoever meets the limit gives that back first.
+        if !limit::admits(pages * PAGE) {
+            return None;
+        }
         // SAFETY: the lock is held.
         unsafe {
             let run =

@@ -161,8 +161,14 @@ fn preload(command: &mut Command) {
 /// Runs `program args…` under the library.
 #[track_caller]
 pub fn run<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Outcome {
+    run_in(program, args, &[])
+}
+
+/// As [`run`], with variables in the environment.
+#[track_caller]
+pub fn run_in<S: AsRef<OsStr>>(program: &Path, args: &[S], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(program);
-    command.args(args);
+    command.args(args).envs(variables.iter().copied());
     preload(&mut command);
     finish(command)
 }

@@ -1,0 +1,257 @@
+/* Memory that was freed goes back to the kernel while the program does nothing, and what stays in
+ * use stays intact. Waits for what must come; how long that takes is not tested. */
+#include "check.h"
+
+#include <dirent.h>
+#include <stdatomic.h>
+
+#define THREADS 4
+#define PER_THREAD (16 * MIB)
+#define KEEP 1000
+
+struct block {
+    unsigned char *start;
+    size_t size;
+};
+
+static struct block survivors[THREADS][8192];
+static size_t survivor_count[THREADS];
+static atomic_int finished, leave;
+
+/* Each block's pattern is that of its address. */
+static unsigned seed_of(struct block b) { return (unsigned)((uintptr_t)b.start >> 4); }
+static void check(struct block b) { CHECK(holds(b.start, b.size, seed_of(b))); }
+
+/* Allocates small blocks of mixed sizes and frees all but one in a thousand, in no order. */
+static void burst(size_t thread) {
+    unsigned state = (unsigned)thread + 1;
+    size_t most = PER_THREAD / 64, count = 0, bytes = 0;
+    struct block *blocks = mmap(NULL, most * sizeof *blocks, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(blocks != MAP_FAILED);
+    while (bytes < PER_THREAD && count < most) {
+        size_t size = 16 + next_random(&state) % (next_random(&state) % 64 ? 1000 : 12000);
+        blocks[count] = (struct block){malloc(size), size};
+        CHECK(blocks[count].start);
+        fill(blocks[count].start, size, seed_of(blocks[count]));
+        bytes += size;
+        count++;
+    }
+    for (size_t i = count - 1; i > 0; i--) {
+        size_t j = next_random(&state) % (i + 1);
+        struct block b = blocks[i];
+        blocks[i] = blocks[j];
+        blocks[j] = b;
+    }
+    survivor_count[thread] = 0;
+    for (size_t i = 0; i < count; i++) {
+        check(blocks[i]);
+        if (i % KEEP == 0)
+            survivors[thread][survivor_count[thread]++] = blocks[i];
+        else
+            free(blocks[i].start);
+    }
+    munmap(blocks, most * sizeof *blocks);
+}
+
+static void *burst_and_sleep(void *thread) {
+    burst((size_t)thread);
+    atomic_fetch_add(&finished, 1);
+    while (!atomic_load(&leave))
+        usleep(1000);
+    return NULL;
+}
+
+static void start_all(pthread_t *threads) {
+    atomic_store(&finished, 0);
+    atomic_store(&leave, 0);
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(!pthread_create(&threads[i], NULL, burst_and_sleep, (void *)i));
+    while (atomic_load(&finished) < THREADS)
+        usleep(1000);
+}
+
+static void end_all(pthread_t *threads) {
+    atomic_store(&leave, 1);
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(!pthread_join(threads[i], NULL));
+}
+
+static void check_survivors(void) {
+    for (size_t t = 0; t < THREADS; t++)
+        for (size_t i = 0; i < survivor_count[t]; i++)
+            check(survivors[t][i]);
+}
+
+/* Thread id of the helper, or 0. */
+static int helper(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks);
+    int found = 0;
+    for (struct dirent *task; (task = readdir(tasks));) {
+        char path[300], name[32] = "";
+        snprintf(path, sizeof path, "/proc/self/task/%s/comm", task->d_name);
+        int fd = open(path, O_RDONLY);
+        if (fd >= 0 && read(fd, name, sizeof name - 1) > 0 && !strcmp(name, "arenite-purge\n"))
+            found = atoi(task->d_name);
+        close(fd);
+    }
+    closedir(tasks);
+    return found;
+}
+
+/* Waits until the burst's memory is gone but what its survivors may pin. */
+static void wait_until_drained(size_t before) {
+    for (int tries = 0; status_kib("VmRSS:") > before + 20 * KIB; tries++) {
+        CHECK(tries < 3000);
+        usleep(10000);
+    }
+}
+
+static void drains(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[THREADS];
+    size_t before = status_kib("VmRSS:");
+    start_all(threads);
+    wait_until_drained(before);
+    check_survivors();
+    /* What lies in the same slabs is given out again, and meets no survivor. */
+    end_all(threads);
+    static struct block kept[THREADS][8192];
+    size_t counts[THREADS];
+    memcpy(kept, survivors, sizeof kept);
+    memcpy(counts, survivor_count, sizeof counts);
+    start_all(threads);
+    for (size_t t = 0; t < THREADS; t++)
+        for (size_t i = 0; i < counts[t]; i++) {
+            check(kept[t][i]);
+            free(kept[t][i].start);
+        }
+    check_survivors();
+    end_all(threads);
+    say("done", 1);
+}
+
+static void helper_comes_and_goes(int argc, char **argv) {
+    (void)argc, (void)argv;
+    CHECK(!helper());
+    pthread_t threads[THREADS];
+    start_all(threads);
+    int id;
+    for (int tries = 0; !(id = helper()); tries++) {
+        CHECK(tries < 3000);
+        usleep(1000);
+    }
+    /* It blocks every signal that can be blocked. */
+    char path[64], text[4096] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/status", id);
+    int fd = open(path, O_RDONLY);
+    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
+    close(fd);
+    char *blocked = strstr(text, "SigBlk:");
+    CHECK(blocked);
+    unsigned long long mask = strtoull(blocked + 7, NULL, 16);
+    for (int signal = 1; signal < 32; signal++)
+        CHECK(signal == SIGKILL || signal == SIGSTOP || mask >> (signal - 1) & 1);
+    /* And ends when there is nothing to do. */
+    for (int tries = 0; helper(); tries++) {
+        CHECK(tries < 6000);
+        usleep(10000);
+    }
+    end_all(threads);
+    check_survivors();
+    say("done", 1);
+}
+
+static void in_a_child(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[THREADS];
+    size_t before = status_kib("VmRSS:");
+    start_all(threads);
+    wait_until_drained(before);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (!child) {
+        alarm(100);
+        CHECK(!helper());
+        check_survivors();
+        before = status_kib("VmRSS:");
+        start_all(threads);
+        wait_until_drained(before);
+        check_survivors();
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && !WEXITSTATUS(status));
+    end_all(threads);
+    say("done", 1);
+}
+
+/* Without the helper, threads that go on give memory back on their way. */
+static void without_helper(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[THREADS];
+    size_t before = status_kib("VmRSS:");
+    start_all(threads);
+    for (int tries = 0; status_kib("VmRSS:") > before + 20 * KIB; tries++) {
+        CHECK(tries < 3000);
+        CHECK(!helper());
+        /* More than a cache holds, so that the arena is asked. */
+        void *blocks[1000];
+        for (int i = 0; i < 1000; i++)
+            CHECK((blocks[i] = malloc(300)));
+        for (int i = 0; i < 1000; i++)
+            free(blocks[i]);
+        usleep(10000);
+    }
+    check_survivors();
+    end_all(threads);
+    say("done", 1);
+}
+
+static void trims(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { COUNT = 2000 };
+    static char *blocks[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        CHECK((blocks[i] = malloc(64 * KIB)));
+        memset(blocks[i], i, 64 * KIB);
+    }
+    for (int i = 0; i < COUNT; i += 2)
+        free(blocks[i]);
+    size_t before = status_kib("VmRSS:");
+    CHECK(malloc_trim(0) == 1);
+    CHECK(status_kib("VmRSS:") + 50 * KIB < before);
+    for (int i = 1; i < COUNT; i += 2)
+        for (size_t at = 0; at < 64 * KIB; at += 997)
+            CHECK(blocks[i][at] == (char)i);
+    CHECK(malloc_trim(0) == 0);
+    say("done", 1);
+}
+
+/* A block in a page that was given back is freed again. */
+static void double_free(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { COUNT = 20000 };
+    static char *blocks[COUNT];
+    for (int i = 0; i < COUNT; i++)
+        CHECK((blocks[i] = malloc(100)));
+    for (int i = 0; i < COUNT; i++)
+        if (i % 1000)
+            free(blocks[i]);
+    CHECK(malloc_trim(0) == 1);
+    free(blocks[COUNT / 2 + 1]);
+    say("survived", 1);
+}
+
+static const struct mode modes[] = {
+    {"drains", drains},
+    {"helper_comes_and_goes", helper_comes_and_goes},
+    {"in_a_child", in_a_child},
+    {"without_helper", without_helper},
+    {"trims", trims},
+    {"double_free", double_free},
+    {NULL, NULL},
+};
+
+int main(int argc, char **argv) { return run_mode(modes, argc, argv); }

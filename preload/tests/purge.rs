@@ -1,0 +1,41 @@
+//! Memory goes back to the kernel: by the helper thread while the program sleeps, on slow paths
+//! without it, and by malloc_trim. What is in use stays intact meanwhile.
+
+mod common;
+
+use common::{compile, passes, run, run_in};
+
+#[test]
+fn a_burst_drains_while_its_threads_sleep() {
+    passes("purge.c", &["drains"]);
+}
+
+#[test]
+fn the_helper_blocks_signals_and_ends_when_idle() {
+    passes("purge.c", &["helper_comes_and_goes"]);
+}
+
+#[test]
+fn a_child_gets_a_helper_of_its_own() {
+    passes("purge.c", &["in_a_child"]);
+}
+
+#[test]
+fn slow_paths_do_the_work_without_a_helper() {
+    let settings = [("ARENITE_CONF", "purge_thread:false")];
+    run_in(&compile("purge.c"), &["without_helper"], &settings).expect_success();
+}
+
+#[test]
+fn trim_gives_fragments_back_and_says_so_once() {
+    passes("purge.c", &["trims"]);
+}
+
+#[test]
+fn a_double_free_in_a_page_given_back_is_found() {
+    let outcome = run(&compile("purge.c"), &["double_free"]);
+    assert!(!outcome.status.success(), "{outcome}");
+    let complaints = outcome.complaints();
+    assert_eq!(complaints.len(), 1, "{outcome}");
+    assert!(complaints[0].contains("double free of 0x"), "{outcome}");
+}

@@ -1,0 +1,61 @@
+//! The soft and the hard limit of the memory that the process gets from the allocator.
+//!
+//! What counts is what may hold memory of the machine: blocks in use or free in caches and slabs,
+//! dirty chunks, touched tops, huge blocks. Not what was purged, was never touched, or is the
+//! allocator's own. Arenas say how much they hold each time that their lock is given up, and only
+//! while there is a limit; so several threads at once may go beyond it by what each takes.
+
+use crate::config;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicUsize};
+
+/// Bytes that count.
+static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// The soft limit was crossed, and the process has not come down again.
+static ABOVE: AtomicBool = AtomicBool::new(false);
+
+/// Whether there is a limit.
+#[inline]
+pub fn is_set() -> bool {
+    config::SOFT_LIMIT.load(Relaxed) != 0 || config::HARD_LIMIT.load(Relaxed) != 0
+}
+
+/// Takes note that one that held `before` bytes holds `now`.
+pub fn note(before: usize, now: usize) {
+    // Relaxed: a count, which orders nothing. Wraps where it goes down.
+    USED.fetch_add(now.wrapping_sub(before), Relaxed);
+}
+
+/// Bytes that count now.
+pub fn used() -> usize {
+    USED.load(Relaxed)
+}
+
+/// Whether the hard limit lets `bytes` more be used.
+#[inline]
+pub fn admits(bytes: usize) -> bool {
+    let limit = config::HARD_LIMIT.load(Relaxed);
+    limit == 0 || used().saturating_add(bytes) <= limit
+}
+
+/// Whether the process is above its soft limit.
+pub fn is_above_soft() -> bool {
+    let limit = config::SOFT_LIMIT.load(Relaxed);
+    limit != 0 && used() > limit
+}
+
+/// Whether the soft limit was crossed since this was last true. It counts as crossed again once
+/// the process was below seven eighths of it.
+#[inline]
+pub fn is_crossed() -> bool {
+    let limit = config::SOFT_LIMIT.load(Relaxed);
+    if limit == 0 {
+        return false;
+    }
+    let used = used();
+    if used < limit - limit / 8 {
+        ABOVE.store(false, Relaxed);
+    }
+    used > limit && !ABOVE.swap(true, Relaxed)
+}

@@ -1,0 +1,98 @@
+//! The soft and the hard limit. One test: the limits are the process's.
+
+use arenite::Arenite;
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+const MIB: usize = 1 << 20;
+
+static ARENITE: Arenite = Arenite::new();
+static CROSSED: AtomicUsize = AtomicUsize::new(0);
+
+/// Called at the soft limit. It may allocate.
+fn on_crossing() {
+    CROSSED.fetch_add(1, Relaxed);
+    let layout = layout(1000);
+    // SAFETY: the layout is not empty, and the block is freed with it.
+    unsafe {
+        let block = ARENITE.alloc(layout);
+        assert!(!block.is_null());
+        ARENITE.dealloc(block, layout);
+    }
+}
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, 16).expect("a valid layout")
+}
+
+/// Allocates blocks until there are no more, or `most` bytes.
+fn fill(bytes: usize, most: usize) -> Vec<*mut u8> {
+    let mut blocks = Vec::new();
+    while blocks.len() * bytes < most {
+        // SAFETY: the layout is not empty.
+        let block = unsafe { ARENITE.alloc(layout(bytes)) };
+        if block.is_null() {
+            break;
+        }
+        // SAFETY: the block holds so many bytes.
+        unsafe { block.write_bytes(blocks.len() as u8, bytes) };
+        blocks.push(block);
+    }
+    blocks
+}
+
+fn free(blocks: Vec<*mut u8>, bytes: usize) {
+    for (index, block) in blocks.into_iter().enumerate() {
+        // SAFETY: blocks of `fill`, freed once, with their layout.
+        unsafe {
+            assert_eq!(*block, index as u8);
+            assert_eq!(*block.add(bytes - 1), index as u8);
+            ARENITE.dealloc(block, layout(bytes));
+        }
+    }
+}
+
+#[test]
+fn limits_are_kept_and_the_allocator_goes_on() {
+    // Something is in use before there is a limit, and counts.
+    let early = fill(10_000, 4 * MIB);
+    assert!(ARENITE.set_limits(0, 64 * MIB, None));
+    for bytes in [64, 3000, 20_000, 100_000, 3 * MIB] {
+        let blocks = fill(bytes, 1 << 30);
+        let got = blocks.len() * bytes;
+        assert!(got <= 60 * MIB, "{got} bytes in blocks of {bytes} beyond the limit");
+        assert!(got >= 48 * MIB, "only {got} bytes in blocks of {bytes}");
+        // Half of it comes back, and can be had again in another size.
+        let mut blocks = blocks;
+        let rest = blocks.split_off(blocks.len() / 2);
+        blocks.into_iter().for_each(|block| {
+            // SAFETY: a block of `fill`, freed once.
+            unsafe { ARENITE.dealloc(block, layout(bytes)) }
+        });
+        let others = fill(bytes / 2, 20 * MIB);
+        assert!(others.len() * (bytes / 2) >= 16 * MIB, "freed blocks of {bytes} are lost");
+        free(others, bytes / 2);
+        for block in rest {
+            // SAFETY: as above.
+            unsafe { ARENITE.dealloc(block, layout(bytes)) }
+        }
+    }
+
+    ARENITE.trim();
+    assert!(ARENITE.set_limits(32 * MIB, 0, Some(on_crossing)));
+    let small = fill(500, 16 * MIB);
+    assert_eq!(CROSSED.load(Relaxed), 0);
+    let more = fill(500, 40 * MIB);
+    assert_eq!(CROSSED.load(Relaxed), 1, "once per crossing");
+    free(more, 500);
+    ARENITE.trim();
+    let again = fill(2 * MIB, 40 * MIB);
+    assert_eq!(CROSSED.load(Relaxed), 2);
+    free(again, 2 * MIB);
+    free(small, 500);
+    free(early, 10_000);
+    assert!(!ARENITE.set_limits(usize::MAX, 0, None));
+    assert!(ARENITE.set_limits(0, 0, None));
+    free(fill(2 * MIB, 100 * MIB), 2 * MIB);
+}
