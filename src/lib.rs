@@ -13,8 +13,9 @@
 //! ```
 //!
 //! The modules are the layers, and use only those further down this list:
-//! `global` and `c_api`, `stats`, `malloc`, `thread` and `fork`, `purger`, `purge`, `tcache`, `arena`, `heap` and
-//! `huge`, `window`, `page_map`, `os`. `sync` stands beside them and uses none of them.
+//! `global` and `c_api`, `stats`, `malloc`, `thread` and `fork`, `purger`, `purge`, `tcache`,
+//! `arena`, `huge` and `window`, `heap`, `page_map` and `limit`, `config`, `os`. `sync` stands
+//! beside them and uses none of them.
 #![no_std]
 #![cfg_attr(loom, allow(missing_docs))]
 
