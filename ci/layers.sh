@@ -15,7 +15,7 @@ layers=(
     "arena"
     "huge meta window"
     "heap"
-    "page_map"
+    "page_map pressure"
     "check config"
     "os"
     "size_class sync"

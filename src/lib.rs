@@ -14,7 +14,7 @@
 //!
 //! The modules are the layers, and use only those further down this list:
 //! `global` and `c_api`, `stats`, `malloc`, `thread` and `fork`, `tcache`, `arena`, `heap` and
-//! `huge`, `window`, `page_map`, `os`. `sync` stands beside them and uses none of them.
+//! `huge`, `window`, `page_map`, `pressure`, `config`, `os`. `sync` stands beside them and uses none of them.
 #![no_std]
 #![cfg_attr(loom, allow(missing_docs))]
 
@@ -44,6 +44,8 @@ mod meta;
 mod os;
 #[cfg(not(loom))]
 mod page_map;
+#[cfg(not(loom))]
+mod pressure;
 #[cfg(not(loom))]
 mod size_class;
 #[cfg(not(loom))]

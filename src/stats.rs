@@ -8,6 +8,7 @@ use crate::check::Text;
 use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, KERNEL_CALLS, PAGE};
+use crate::pressure;
 use crate::size_class::{self, CLASSES};
 use crate::tcache::{State, Tcache};
 use core::ffi::c_int;
@@ -178,6 +179,9 @@ impl Stats {
         put("remote_frees", self.remote_frees);
         put("remote_pending_bytes", self.remote_pending_bytes as u64);
         put("lock_waits", self.lock_waits);
+        put("memory_pressure_percent", u64::from(pressure::level()));
+        os::write_all(fd, line.as_bytes());
+        let mut line = Text::<512>::new();
         line.str(",\"kernel_calls\":{\"brk\":").number(KERNEL_CALLS.brk.load(Relaxed));
         let mut put = |name: &str, value: u64| {
             line.str(",\"").str(name).str("\":").number(value);

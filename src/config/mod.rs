@@ -6,9 +6,8 @@
 mod machine;
 mod parse;
 
-pub use machine::usable_cpus;
-#[allow(unused_imports, reason = "for what watches the control group")]
-pub use machine::{FilePath, cgroup_path};
+pub use machine::{FilePath, cgroup_path, usable_cpus};
+pub use parse::decimal;
 
 use crate::os;
 use core::sync::atomic::Ordering::Relaxed;
@@ -63,7 +62,7 @@ pub static HARD_LIMIT: AtomicUsize = AtomicUsize::new(0);
 
 /// Where huge pages of the kernel are asked for: one of [`HUGE_NEVER`], [`HUGE_DENSE`] and
 /// [`HUGE_ALWAYS`].
-pub static HUGE_PAGES: AtomicU8 = AtomicU8::new(HUGE_DENSE);
+pub static HUGE_PAGES: AtomicU8 = AtomicU8::new(HUGE_NEVER);
 
 /// Not at all.
 pub const HUGE_NEVER: u8 = 0;

@@ -40,6 +40,7 @@ struct Figures {
     remote_frees: u64,
     remote_pending_bytes: u64,
     lock_waits: u64,
+    memory_pressure_percent: u64,
     kernel_calls: KernelCalls,
     size_classes: Vec<Class>,
 }
@@ -233,6 +234,7 @@ impl Figures {
                 count(self.lock_waits)
             ),
         );
+        rows.row("Memory pressure", format!("{} %", self.memory_pressure_percent));
         let calls = &self.kernel_calls;
         rows.row(
             "Kernel calls",
