@@ -144,7 +144,7 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if !page_map::cover(moved.addr(), 1) {
             // No memory for a new region: back to the old place.
             let back = os::remap(moved, new, old, false);
-            if !back.is_null() && move_back(back, old, block) {
+            if !back.is_null() && os::move_back(back, old, block) {
                 publish(block, old);
             }
             return ptr::null_mut();
@@ -158,29 +158,5 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
             MAPPED.mmap.sub(old - new);
         }
         moved
-    }
-}
-
-/// Moves a mapping to the addresses it had before.
-///
-/// # Safety
-/// The mapping is the caller's, of `bytes`.
-unsafe fn move_back(from: *mut u8, bytes: usize, to: *mut u8) -> bool {
-    // SAFETY: without MREMAP_FIXED_NOREPLACE in the kernel's interface, FIXED would drop what
-    // another thread mapped there meanwhile; so the move only goes over a mapping made here.
-    unsafe {
-        let held = libc::mmap(
-            to.cast(),
-            bytes,
-            libc::PROT_NONE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
-            -1,
-            0,
-        );
-        if held.cast() != to {
-            return false;
-        }
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        libc::mremap(from.cast(), bytes, bytes, flags, to) == to.cast()
     }
 }

@@ -61,6 +61,10 @@ mod window;
 
 #[cfg(not(loom))]
 pub use global::Arenite;
+// For tests, which set it before the first allocation.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub use os::SIMULATED_PAGE;
 
 #[cfg(all(not(loom), not(target_os = "linux")))]
 compile_error!("arenite is for Linux");

@@ -69,7 +69,8 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         heap.end = (now & !(PAGE - 1)).max(heap.top);
     }
     let unit = os::page_size();
-    let contiguous = heap.source == Source::Brk && now == heap.end;
+    // A program that lowered the break into a kernel page left the page's rest as dirty as it was.
+    let contiguous = heap.source == Source::Brk && now == heap.end && now.is_multiple_of(unit);
     let Some(start) = (if contiguous { Some(now) } else { os::round_up(now, unit) }) else {
         return Grown::No;
     };

@@ -130,16 +130,17 @@ impl Heap {
             Source::None => 0,
             Source::Brk => brk::lower(self, keep_to),
             Source::Mmap => {
-                if self.zero_from <= keep_to {
+                // To the end of the kernel page that was touched last: a page that stayed would
+                // not be zero. A heap's mapping ends with a kernel page.
+                let Some(dirty_to) = os::round_up(self.zero_from, os::page_size()) else {
+                    return 0;
+                };
+                if dirty_to <= keep_to {
                     return 0;
                 }
+                let memory = core::ptr::with_exposed_provenance_mut(keep_to);
                 // SAFETY: above `top` nothing is in use; the arena's lock is held.
-                let freed = unsafe {
-                    os::discard(
-                        core::ptr::with_exposed_provenance_mut(keep_to),
-                        self.zero_from - keep_to,
-                    )
-                };
+                let freed = unsafe { os::discard(memory, dirty_to - keep_to) };
                 if freed > 0 {
                     self.zero_from = keep_to;
                 }
