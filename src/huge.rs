@@ -26,14 +26,31 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
         return ptr::null_mut();
     }
+    let huge_pages = wants_huge_pages(size, BYTES.get() + size);
+    let align = align.max(if huge_pages { os::HUGE_PAGE } else { 0 });
     let block = os::map_aligned(size, align.max(os::page_size()), 0);
     if block.is_null() || !publish(block, size) {
         return ptr::null_mut();
+    }
+    if huge_pages {
+        // SAFETY: the block's own memory.
+        unsafe { os::prefer_huge_pages(block.addr(), size) };
     }
     BLOCKS.add(1);
     BYTES.add(size);
     MAPPED.mmap.add(size);
     block
+}
+
+/// Fewer bytes are no reason for huge pages under the policy "dense": much of such a block's last
+/// one would not be the block's.
+const DENSE_BLOCK: usize = 4 * 1024 * 1024;
+
+/// Whether the policy wants huge pages in a block of `size` bytes when all huge blocks have
+/// `total`.
+fn wants_huge_pages(size: usize, total: usize) -> bool {
+    let counted = if size >= DENSE_BLOCK { total } else { 0 };
+    size >= os::HUGE_PAGE && config::wants_huge_pages(counted)
 }
 
 /// Enters a mapping in the page map, or unmaps it when there is no memory for that.
@@ -153,6 +170,11 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if new > old {
             BYTES.add(new - old);
             MAPPED.mmap.add(new - old);
+            // What the mapping has been told already holds for its new part, too. The kernel
+            // splits the huge pages of a mapping that it moves by other than whole ones.
+            if wants_huge_pages(new, BYTES.get()) {
+                os::prefer_huge_pages(moved.addr(), new);
+            }
         } else {
             BYTES.sub(old - new);
             MAPPED.mmap.sub(old - new);

@@ -61,10 +61,10 @@ mod window;
 
 #[cfg(not(loom))]
 pub use global::Arenite;
-// For tests, which set it before the first allocation.
+// For tests, which set them before the first allocation.
 #[cfg(not(loom))]
 #[doc(hidden)]
-pub use os::SIMULATED_PAGE;
+pub use {config::HUGE_PAGES, os::SIMULATED_PAGE};
 
 #[cfg(all(not(loom), not(target_os = "linux")))]
 compile_error!("arenite is for Linux");

@@ -245,8 +245,30 @@ unsafe fn move_over(p: *mut u8, old: usize, new: usize, to: *mut u8) -> bool {
     keeping_errno(|| unsafe { libc::mremap(p.cast(), old, new, flags, to) == to.cast() })
 }
 
+/// Bytes of the huge page that the kernel can map in place of 512 pages of 4 KiB. Where its own
+/// page is larger, so is its huge page; advice then has to do with the sizes between, if any.
+pub const HUGE_PAGE: usize = 2 * 1024 * 1024;
+
+/// Asks for huge pages in the part of the range that is whole ones (`MADV_HUGEPAGE`). A kernel
+/// that has none refuses, and all stays as it is.
+///
+/// # Safety
+/// The range is anonymous private memory of the caller's.
+pub unsafe fn prefer_huge_pages(start: usize, bytes: usize) {
+    let end = (start + bytes) & !(HUGE_PAGE - 1);
+    let Some(start) = round_up(start, HUGE_PAGE).filter(|&start| start < end) else {
+        return;
+    };
+    whole_pages(start, end);
+    count(&KERNEL_CALLS.madvise);
+    let memory = core::ptr::with_exposed_provenance_mut(start);
+    // SAFETY: only how the kernel backs the memory changes.
+    keeping_errno(|| unsafe { libc::madvise(memory, end - start, libc::MADV_HUGEPAGE) });
+}
+
 /// Drops the contents of the whole kernel pages inside the range at once (`MADV_DONTNEED`):
-/// the next touch sees zeros. Returns the bytes dropped.
+/// the next touch sees zeros. Returns the bytes dropped. A huge page of which only a part is in
+/// the range is split, and the rest of it stays as small pages.
 ///
 /// # Safety
 /// The range is anonymous private memory of the caller's whose contents nobody needs.

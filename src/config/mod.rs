@@ -71,6 +71,18 @@ pub const HUGE_DENSE: u8 = 1;
 /// In all arenas.
 pub const HUGE_ALWAYS: u8 = 2;
 
+/// Bytes in use from which an arena, or all huge blocks together, count as much.
+pub const DENSE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Whether huge pages are asked for where `in_use` bytes are in use.
+pub fn wants_huge_pages(in_use: usize) -> bool {
+    match HUGE_PAGES.load(Relaxed) {
+        HUGE_NEVER => false,
+        HUGE_DENSE => in_use > DENSE_BYTES,
+        _ => true,
+    }
+}
+
 static PROCESS_MALLOC: AtomicBool = AtomicBool::new(false);
 
 /// Says that Arenite is the process's `malloc`, so that nothing else but a program's own calls

@@ -41,6 +41,8 @@ struct Figures {
     remote_pending_bytes: u64,
     lock_waits: u64,
     memory_pressure_percent: u64,
+    anon_huge_page_bytes: u64,
+    huge_page_policy: String,
     kernel_calls: KernelCalls,
     size_classes: Vec<Class>,
 }
@@ -234,7 +236,15 @@ impl Figures {
                 count(self.lock_waits)
             ),
         );
-        rows.row("Memory pressure", format!("{} %", self.memory_pressure_percent));
+        rows.row(
+            "Huge pages",
+            format!(
+                "policy {}, {} at the end; memory pressure {} %",
+                self.huge_page_policy,
+                bytes(self.anon_huge_page_bytes),
+                self.memory_pressure_percent
+            ),
+        );
         let calls = &self.kernel_calls;
         rows.row(
             "Kernel calls",
