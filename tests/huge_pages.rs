@@ -3,6 +3,8 @@
 
 use arenite::{Arenite, HUGE_PAGES};
 use std::alloc::{GlobalAlloc, Layout};
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Not this program's global allocator, so that only the test allocates.
@@ -40,6 +42,16 @@ fn main() {
             let block = allocate(2 * MIB + i * 300_000);
             assert!(is_asked(block) && block.addr().is_multiple_of(HUGE_PAGE));
         }
+    });
+    in_a_process(ALWAYS, "the report", || {
+        let block = allocate(20 * MIB);
+        // SAFETY: the block is as long as said.
+        unsafe { block.write_bytes(1, 20 * MIB) };
+        let (before, report, after) = (in_huge_pages(), report(), in_huge_pages());
+        assert!(report.contains("\"huge_page_policy\":\"always\""), "{report}");
+        let told: u64 = number_after(&report, "\"anon_huge_page_bytes\":");
+        // The kernel may join pages meanwhile.
+        assert!((before.min(after)..=before.max(after)).contains(&told), "{before} {told} {after}");
     });
     in_a_process(ALWAYS, "a block that becomes large", || {
         let small = allocate(MIB);
@@ -122,6 +134,31 @@ const BLOCK: usize = 100_000;
 /// Blocks of so many bytes in all.
 fn fill_heap(bytes: usize) -> Vec<*mut u8> {
     (0..bytes / BLOCK).map(|_| allocate(BLOCK)).collect()
+}
+
+/// What the process would report at its end.
+fn report() -> String {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    // Shorter than what a pipe holds.
+    arenite::stats::collect().write_json(writer.as_raw_fd());
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("the report");
+    text
+}
+
+/// The number in the text behind a name.
+fn number_after(text: &str, name: &str) -> u64 {
+    let (_, rest) = text.split_once(name).expect(name);
+    let rest = rest.trim_start();
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().expect(name)
+}
+
+/// Bytes of the process in huge pages.
+fn in_huge_pages() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("smaps_rollup");
+    number_after(&rollup, "AnonHugePages:") * 1024
 }
 
 /// Whether the mapping at the address was asked to have huge pages.
