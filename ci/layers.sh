@@ -17,7 +17,7 @@ layers=(
     "arena"
     "huge meta window"
     "heap"
-    "page_map limit"
+    "page_map limit pressure"
     "config"
     "check"
     "os"

@@ -22,7 +22,7 @@ fi
 step "build" cargo build --release
 step "fast paths" ci/fast_paths.sh
 step "unit and integration tests" cargo test --quiet --workspace
-step "misuse, fork, threads and limits with the invariants checked" ci/checked.sh
+step "misuse, fork, threads, limits and page sizes with the invariants checked" ci/checked.sh
 step "loom models" ci/loom.sh
 step "short stress" ci/stress.sh
 step "real programs" ci/programs.sh

@@ -27,15 +27,32 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     if size > isize::MAX as usize || size / PAGE > u32::MAX as usize || !limit::admits(size) {
         return ptr::null_mut();
     }
+    let huge_pages = wants_huge_pages(size, BYTES.get() + size);
+    let align = align.max(if huge_pages { os::HUGE_PAGE } else { 0 });
     let block = os::map_aligned(size, align.max(os::page_size()), 0);
     if block.is_null() || !publish(block, size) {
         return ptr::null_mut();
+    }
+    if huge_pages {
+        // SAFETY: the block's own memory.
+        unsafe { os::prefer_huge_pages(block.addr(), size) };
     }
     BLOCKS.add(1);
     BYTES.add(size);
     MAPPED.mmap.add(size);
     limit::note(0, size);
     block
+}
+
+/// Fewer bytes are no reason for huge pages under the policy "dense": much of such a block's last
+/// one would not be the block's.
+const DENSE_BLOCK: usize = 4 * 1024 * 1024;
+
+/// Whether the policy wants huge pages in a block of `size` bytes when all huge blocks have
+/// `total`.
+fn wants_huge_pages(size: usize, total: usize) -> bool {
+    let counted = if size >= DENSE_BLOCK { total } else { 0 };
+    size >= os::HUGE_PAGE && config::wants_huge_pages(counted)
 }
 
 /// Enters a mapping in the page map, or unmaps it when there is no memory for that.
@@ -150,7 +167,7 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if !page_map::cover(moved.addr(), 1) {
             // No memory for a new region: back to the old place.
             let back = os::remap(moved, new, old, false);
-            if !back.is_null() && move_back(back, old, block) {
+            if !back.is_null() && os::move_back(back, old, block) {
                 publish(block, old);
             }
             return ptr::null_mut();
@@ -160,34 +177,15 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if new > old {
             BYTES.add(new - old);
             MAPPED.mmap.add(new - old);
+            // What the mapping has been told already holds for its new part, too. The kernel
+            // splits the huge pages of a mapping that it moves by other than whole ones.
+            if wants_huge_pages(new, BYTES.get()) {
+                os::prefer_huge_pages(moved.addr(), new);
+            }
         } else {
             BYTES.sub(old - new);
             MAPPED.mmap.sub(old - new);
         }
         moved
-    }
-}
-
-/// Moves a mapping to the addresses it had before.
-///
-/// # Safety
-/// The mapping is the caller's, of `bytes`.
-unsafe fn move_back(from: *mut u8, bytes: usize, to: *mut u8) -> bool {
-    // SAFETY: without MREMAP_FIXED_NOREPLACE in the kernel's interface, FIXED would drop what
-    // another thread mapped there meanwhile; so the move only goes over a mapping made here.
-    unsafe {
-        let held = libc::mmap(
-            to.cast(),
-            bytes,
-            libc::PROT_NONE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
-            -1,
-            0,
-        );
-        if held.cast() != to {
-            return false;
-        }
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        libc::mremap(from.cast(), bytes, bytes, flags, to) == to.cast()
     }
 }

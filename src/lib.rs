@@ -14,7 +14,7 @@
 //!
 //! The modules are the layers, and use only those further down this list:
 //! `global` and `c_api`, `stats`, `malloc`, `thread` and `fork`, `purger`, `purge`, `tcache`,
-//! `arena`, `huge` and `window`, `heap`, `page_map` and `limit`, `config`, `os`. `sync` stands
+//! `arena`, `huge` and `window`, `heap`, `page_map`, `limit` and `pressure`, `config`, `os`. `sync` stands
 //! beside them and uses none of them.
 #![no_std]
 #![cfg_attr(loom, allow(missing_docs))]
@@ -48,6 +48,8 @@ mod os;
 #[cfg(not(loom))]
 mod page_map;
 #[cfg(not(loom))]
+mod pressure;
+#[cfg(not(loom))]
 mod purge;
 #[cfg(not(loom))]
 mod purger;
@@ -68,6 +70,10 @@ mod window;
 pub use config::HugePages;
 #[cfg(not(loom))]
 pub use global::Arenite;
+// For tests, which set them before the first allocation.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub use {config::HUGE_PAGES, os::SIMULATED_PAGE};
 
 #[cfg(all(not(loom), not(target_os = "linux")))]
 compile_error!("arenite is for Linux");

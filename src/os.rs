@@ -63,19 +63,15 @@ pub fn set_errno(value: c_int) {
     unsafe { *libc::__errno_location() = value }
 }
 
-/// Page size in bytes that the kernel is taken to have instead of its own, a multiple of that;
-/// 0: its own. Set before the first allocation, or never.
+/// Page size in bytes that the kernel is taken to have where its own is smaller: a power of two,
+/// or 0. For tests of other machines' kernels; set before the first allocation, or never.
 pub static SIMULATED_PAGE: AtomicUsize = AtomicUsize::new(0);
 
 /// The kernel's page size in bytes, at least [`PAGE`].
 pub fn page_size() -> usize {
-    let simulated = SIMULATED_PAGE.load(Relaxed);
-    if simulated != 0 {
-        return simulated;
-    }
     // SAFETY: no precondition; the value comes from the auxiliary vector, without a call.
     let bytes = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
-    if bytes < PAGE { PAGE } else { bytes }
+    bytes.max(PAGE).max(SIMULATED_PAGE.load(Relaxed))
 }
 
 /// `bytes` rounded up to a multiple of `unit`, a power of two; `None` on overflow.
@@ -104,28 +100,64 @@ pub fn coarse_milliseconds() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
-/// Maps `bytes` of zeroed private memory; null when the kernel has none.
+/// Ends the process when a range for the kernel is not one of whole pages, which only some
+/// machines' kernels refuse. Only debug builds check.
+#[inline(always)]
+fn whole_pages(start: usize, bytes: usize) {
+    if cfg!(debug_assertions) && !(start | bytes).is_multiple_of(page_size()) {
+        not_whole_pages();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn not_whole_pages() -> ! {
+    write_all(2, b"arenite: internal error: a call on a part of a page\n");
+    // SAFETY: no precondition.
+    unsafe { libc::abort() }
+}
+
+/// Maps `bytes` of zeroed private memory, a multiple of the page size; null when the kernel has
+/// none.
 pub fn map(bytes: usize) -> *mut u8 {
     map_near(bytes, 0)
 }
 
 /// As [`map`], at the address `hint` if nothing lies there; 0: anywhere.
 fn map_near(bytes: usize, hint: usize) -> *mut u8 {
+    whole_pages(hint, bytes);
     count(&KERNEL_CALLS.mmap);
     keeping_errno(|| {
-        // SAFETY: a new anonymous mapping, which replaces none.
-        let p = unsafe {
-            libc::mmap(
-                core::ptr::without_provenance_mut(hint),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if p == libc::MAP_FAILED { core::ptr::null_mut() } else { p.cast() }
+        let unit = page_size();
+        let p = map_readable(bytes, hint);
+        if SIMULATED_PAGE.load(Relaxed) == 0 || p.is_null() || p.addr().is_multiple_of(unit) {
+            return p;
+        }
+        // Such a kernel would have mapped whole pages of its own.
+        // SAFETY: the mappings were made just now, and the ends of the second one are not used.
+        unsafe {
+            libc::munmap(p.cast(), bytes);
+            let p = map_readable(bytes + unit, 0);
+            if p.is_null() {
+                return p;
+            }
+            let skip = p.addr().wrapping_neg() & (unit - 1);
+            if skip > 0 {
+                libc::munmap(p.cast(), skip);
+            }
+            libc::munmap(p.add(skip + bytes).cast(), unit - skip);
+            p.add(skip)
+        }
     })
+}
+
+/// The call itself.
+fn map_readable(bytes: usize, hint: usize) -> *mut u8 {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let hint = core::ptr::without_provenance_mut(hint);
+    // SAFETY: a new anonymous mapping, which replaces none.
+    let p = unsafe { libc::mmap(hint, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if p == libc::MAP_FAILED { core::ptr::null_mut() } else { p.cast() }
 }
 
 /// Maps `bytes` at a multiple of `align`, a power of two of at least the page size; null when
@@ -164,28 +196,91 @@ pub fn map_aligned(bytes: usize, align: usize, hint: usize) -> *mut u8 {
 /// # Safety
 /// The range is whole pages of the caller's own mapping, which nobody uses any more.
 pub unsafe fn unmap(p: *mut u8, bytes: usize) -> bool {
+    whole_pages(p.addr(), bytes);
     count(&KERNEL_CALLS.munmap);
     // SAFETY: the caller's contract.
     keeping_errno(|| unsafe { libc::munmap(p.cast(), bytes) == 0 })
 }
 
-/// Moves or resizes a mapping; null when the kernel can not.
+/// Moves or resizes a mapping, to whole pages; null when the kernel can not.
 ///
 /// # Safety
 /// The range is a whole mapping of the caller's, of `old` bytes; with `may_move`, nobody uses
 /// its old address any more.
 pub unsafe fn remap(p: *mut u8, old: usize, new: usize, may_move: bool) -> *mut u8 {
+    whole_pages(p.addr(), old | new);
     count(&KERNEL_CALLS.mremap);
-    let flags = if may_move { libc::MREMAP_MAYMOVE } else { 0 };
-    keeping_errno(|| {
+    // The kernel moves by its own pages, and so may end at no multiple of a simulated one's.
+    let simulates = SIMULATED_PAGE.load(Relaxed) != 0;
+    let flags = if may_move && !simulates { libc::MREMAP_MAYMOVE } else { 0 };
+    let moved: *mut u8 = keeping_errno(|| {
         // SAFETY: the caller's contract.
         let moved = unsafe { libc::mremap(p.cast(), old, new, flags) };
         if moved == libc::MAP_FAILED { core::ptr::null_mut() } else { moved.cast() }
+    });
+    if !moved.is_null() || !simulates || !may_move {
+        return moved;
+    }
+    let to = map(new);
+    // SAFETY: the caller's contract; the new mapping is nobody's.
+    if to.is_null() || unsafe { move_over(p, old, new, to) } {
+        return to;
+    }
+    // SAFETY: as above.
+    unsafe { unmap(to, new) };
+    core::ptr::null_mut()
+}
+
+/// Moves a mapping of `bytes` to the address `to`, if nothing lies there.
+///
+/// # Safety
+/// The mapping is the caller's, and nobody uses its old address any more.
+pub unsafe fn move_back(p: *mut u8, bytes: usize, to: *mut u8) -> bool {
+    whole_pages(p.addr() | to.addr(), bytes);
+    // SAFETY: mremap has no MREMAP_FIXED_NOREPLACE, and FIXED would drop what another thread
+    // mapped there meanwhile; so the move only goes over a mapping made here.
+    keeping_errno(|| unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let held = libc::mmap(to.cast(), bytes, libc::PROT_NONE, flags, -1, 0);
+        held.cast() == to && move_over(p, bytes, bytes, to)
     })
 }
 
+/// Moves a mapping over another one.
+///
+/// # Safety
+/// Both are the caller's, of `old` and `new` bytes; nobody uses the first one's address any more,
+/// nor what the second one holds.
+unsafe fn move_over(p: *mut u8, old: usize, new: usize, to: *mut u8) -> bool {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: the caller's contract.
+    keeping_errno(|| unsafe { libc::mremap(p.cast(), old, new, flags, to) == to.cast() })
+}
+
+/// Bytes of the huge page that the kernel can map in place of 512 pages of 4 KiB. Where its own
+/// page is larger, so is its huge page; advice then has to do with the sizes between, if any.
+pub const HUGE_PAGE: usize = 2 * 1024 * 1024;
+
+/// Asks for huge pages in the part of the range that is whole ones (`MADV_HUGEPAGE`). A kernel
+/// that has none refuses, and all stays as it is.
+///
+/// # Safety
+/// The range is anonymous private memory of the caller's.
+pub unsafe fn prefer_huge_pages(start: usize, bytes: usize) {
+    let end = (start + bytes) & !(HUGE_PAGE - 1);
+    let Some(start) = round_up(start, HUGE_PAGE).filter(|&start| start < end) else {
+        return;
+    };
+    whole_pages(start, end);
+    count(&KERNEL_CALLS.madvise);
+    let memory = core::ptr::with_exposed_provenance_mut(start);
+    // SAFETY: only how the kernel backs the memory changes.
+    keeping_errno(|| unsafe { libc::madvise(memory, end - start, libc::MADV_HUGEPAGE) });
+}
+
 /// Drops the contents of the whole kernel pages inside the range at once (`MADV_DONTNEED`):
-/// the next touch sees zeros. Returns the bytes dropped.
+/// the next touch sees zeros. Returns the bytes dropped. A huge page of which only a part is in
+/// the range is split, and the rest of it stays as small pages.
 ///
 /// # Safety
 /// The range is anonymous private memory of the caller's whose contents nobody needs.
@@ -196,6 +291,7 @@ pub unsafe fn discard(p: *mut u8, bytes: usize) -> usize {
     if inner == 0 {
         return 0;
     }
+    whole_pages(p.addr() + skip, inner);
     count(&KERNEL_CALLS.madvise);
     // SAFETY: the caller's contract; the range is inside the caller's.
     let done = keeping_errno(|| unsafe {
@@ -204,8 +300,8 @@ pub unsafe fn discard(p: *mut u8, bytes: usize) -> usize {
     if done { inner } else { 0 }
 }
 
-/// The program break, moved by `increment` bytes through libc, whose idea of the break stays
-/// right; the old break, or null when the kernel refuses.
+/// The program break, moved by `increment` bytes to a page's start through libc, whose idea of
+/// the break stays right; the old break, or null when the kernel refuses.
 ///
 /// # Safety
 /// The rule of the break holds (see `heap/brk.rs`): no other thread moves it at this instant,
@@ -217,6 +313,9 @@ pub unsafe fn sbrk(increment: isize) -> *mut u8 {
     keeping_errno(|| {
         // SAFETY: the caller's contract.
         let old = unsafe { libc::sbrk(increment) };
+        if increment != 0 && old.addr() != usize::MAX {
+            whole_pages(old.addr().wrapping_add_signed(increment), 0);
+        }
         if old.addr() == usize::MAX { core::ptr::null_mut() } else { old.cast() }
     })
 }

@@ -218,8 +218,10 @@ fn add_region(base: usize) -> bool {
         FIRST.0.get().cast::<Region>().wrapping_add(index)
     } else {
         STATIC_USED.store(STATIC_REGIONS, Relaxed);
-        let bytes = (size_of::<Region>() + PAGE - 1) & !(PAGE - 1);
-        os::map(bytes).cast()
+        match os::round_up(size_of::<Region>(), os::page_size()) {
+            Some(bytes) => os::map(bytes).cast(),
+            None => core::ptr::null_mut(),
+        }
     };
     if new.is_null() {
         return false;

@@ -15,6 +15,7 @@ use crate::arena::{ARENAS, Arena, STEPS};
 use crate::config;
 use crate::limit;
 use crate::os::{self, PAGE};
+use crate::pressure;
 use crate::size_class::CLASSES;
 use crate::tcache::Tcache;
 use core::sync::atomic::AtomicU64;
@@ -67,7 +68,7 @@ pub fn tick_on_slow_path() {
 /// `patient`. The bytes given back.
 pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
     let at_once = config::DECAY_MS.load(Relaxed) == 0 || limit::is_above_soft();
-    let kept = if at_once { 0 } else { 100 };
+    let kept = if at_once { 0 } else { 100 - usize::from(pressure::level().min(100)) };
     let mut left = pages;
     let mut freed = Tcache::cool_sleepers(STEPS);
     for arena in ARENAS.iter_open() {

@@ -5,12 +5,14 @@
 use crate::arena::pages::top_bytes;
 use crate::arena::{ARENAS, Inner};
 use crate::check::Text;
+use crate::config;
 use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, KERNEL_CALLS, PAGE};
+use crate::pressure;
 use crate::size_class::{self, CLASSES};
 use crate::tcache::{State, Tcache};
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Figures of one size class.
@@ -158,8 +160,8 @@ impl Stats {
             line.str(",\"").str(name).str("\":").number(value);
         };
         put("pid", pid as u64);
-        put("peak_rss_bytes", status_bytes(b"VmHWM:"));
-        put("rss_bytes", status_bytes(b"VmRSS:"));
+        put("peak_rss_bytes", proc_bytes(STATUS, b"VmHWM:"));
+        put("rss_bytes", proc_bytes(STATUS, b"VmRSS:"));
         put("brk_bytes", self.brk_bytes as u64);
         put("mmap_bytes", self.mmap_bytes as u64);
         put("peak_brk_bytes", self.peak_brk_bytes as u64);
@@ -178,6 +180,11 @@ impl Stats {
         put("remote_frees", self.remote_frees);
         put("remote_pending_bytes", self.remote_pending_bytes as u64);
         put("lock_waits", self.lock_waits);
+        put("memory_pressure_percent", u64::from(pressure::level()));
+        put("anon_huge_page_bytes", proc_bytes(c"/proc/self/smaps_rollup", b"AnonHugePages:"));
+        line.str(",\"huge_page_policy\":\"").str(policy_name()).str("\"");
+        os::write_all(fd, line.as_bytes());
+        let mut line = Text::<512>::new();
         line.str(",\"kernel_calls\":{\"brk\":").number(KERNEL_CALLS.brk.load(Relaxed));
         let mut put = |name: &str, value: u64| {
             line.str(",\"").str(name).str("\":").number(value);
@@ -205,11 +212,23 @@ impl Stats {
     }
 }
 
-/// A figure in kB of /proc/self/status, in bytes; 0 when it can not be read (proc(5)).
-fn status_bytes(name: &[u8]) -> u64 {
+/// The policy for huge pages, as the setting writes it.
+fn policy_name() -> &'static str {
+    match config::HUGE_PAGES.load(Relaxed) {
+        config::HUGE_NEVER => "never",
+        config::HUGE_DENSE => "dense",
+        _ => "always",
+    }
+}
+
+/// Figures of the process (proc_pid_status(5)).
+const STATUS: &CStr = c"/proc/self/status";
+
+/// A figure in kB of a file of /proc, in bytes; 0 when it can not be read (proc(5)).
+fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
     let mut buffer = [0u8; 4096];
-    let status = os::read_file(c"/proc/self/status", &mut buffer);
-    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));
+    let text = os::read_file(file, &mut buffer);
+    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));
     let digits = line.unwrap_or_default().iter().filter(|b| b.is_ascii_digit());
     1024 * digits.fold(0u64, |sum, &d| sum.wrapping_mul(10).wrapping_add(u64::from(d - b'0')))
 }
@@ -223,7 +242,7 @@ pub fn write_report_if_asked() {
         return;
     }
     // SAFETY: getenv returns a C string.
-    let pattern = unsafe { core::ffi::CStr::from_ptr(pattern) }.to_bytes();
+    let pattern = unsafe { CStr::from_ptr(pattern) }.to_bytes();
     let mut path = Text::<1024>::new();
     let mut at = 0;
     while let Some(&byte) = pattern.get(at) {
@@ -238,7 +257,7 @@ pub fn write_report_if_asked() {
     }
     // The text is cut before its last byte, so that it always ends in a zero.
     path.byte(0);
-    let Ok(path) = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()) else {
+    let Ok(path) = CStr::from_bytes_until_nul(path.as_bytes()) else {
         return;
     };
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;

@@ -204,6 +204,9 @@ fn the_report_fits_on_a_screen_and_has_all_figures() {
         "munmap",
         "madvise",
         "futex wait",
+        "Huge pages",
+        "policy never",
+        "memory pressure",
         "Size class",
         "Slabs",
         "In use",
@@ -246,6 +249,9 @@ fn the_json_has_the_figures_of_a_known_program() {
     assert!(number(report, "/brk_bytes") + number(report, "/mmap_bytes") >= 112_000);
     assert!(number(report, "/peak_brk_bytes") >= number(report, "/brk_bytes"));
     assert_eq!(number(report, "/arenas"), 1);
+    assert_eq!(report["huge_page_policy"], "never");
+    assert!(number(report, "/anon_huge_page_bytes") <= number(report, "/rss_bytes"));
+    assert!(number(report, "/memory_pressure_percent") <= 100);
     assert!(number(report, "/kernel_calls/brk") + number(report, "/kernel_calls/mmap") > 0);
     let classes = report["size_classes"].as_array().expect("size classes");
     let of_size = |size: u64| classes.iter().find(|class| number(class, "/size") == size);

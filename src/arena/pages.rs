@@ -201,6 +201,8 @@ impl Inner {
             let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
             self.trim_slack = kept.saturating_mul(2).min(MAX_TRIM_SLACK);
         }
+        let free = self.bins.pages() * PAGE + top_bytes(&self.heap);
+        self.heap.ask_for_huge_pages(self.heap_bytes.saturating_sub(free));
     }
 
     /// Gives the top back to the kernel if it holds more than the arena keeps.

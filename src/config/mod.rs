@@ -17,9 +17,8 @@ mod table;
 
 pub(crate) use environment::read as read_environment;
 pub use listing::{Setting, Source, Value, settings, write_lines};
-pub(crate) use machine::usable_cpus;
-#[allow(unused_imports, reason = "for what watches the control group")]
-pub(crate) use machine::{FilePath, cgroup_path};
+pub(crate) use machine::{FilePath, cgroup_path, usable_cpus};
+pub(crate) use parse::decimal;
 pub(crate) use program::Program;
 pub(crate) use table::{Key, Origin};
 
@@ -104,8 +103,9 @@ pub(crate) fn set(key: Key, value: usize, origin: Origin) -> bool {
 }
 
 /// Where huge pages of the kernel are asked for: one of [`HUGE_NEVER`], [`HUGE_DENSE`] and
-/// [`HUGE_ALWAYS`].
-pub(crate) static HUGE_PAGES: AtomicU8 = AtomicU8::new(HUGE_DENSE);
+/// [`HUGE_ALWAYS`]. Public for tests, which set it before the first allocation.
+#[doc(hidden)]
+pub static HUGE_PAGES: AtomicU8 = AtomicU8::new(HUGE_NEVER);
 
 /// Not at all.
 pub(crate) const HUGE_NEVER: u8 = 0;
@@ -124,6 +124,18 @@ pub enum HugePages {
     Dense = HUGE_DENSE,
     /// In all arenas.
     Always = HUGE_ALWAYS,
+}
+
+/// Bytes in use from which an arena, or all huge blocks together, count as much.
+pub(crate) const DENSE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Whether huge pages are asked for where `in_use` bytes are in use.
+pub(crate) fn wants_huge_pages(in_use: usize) -> bool {
+    match HUGE_PAGES.load(Relaxed) {
+        HUGE_NEVER => false,
+        HUGE_DENSE => in_use > DENSE_BYTES,
+        _ => true,
+    }
 }
 
 static PROCESS_MALLOC: AtomicBool = AtomicBool::new(false);

@@ -221,7 +221,7 @@ pub static TABLE: [Spec; COUNT] = [
         name: "huge_pages",
         meaning: "arenas that ask for the kernel's huge pages: never, dense ones, always",
         kind: Kind::HugePages,
-        default: super::HUGE_DENSE as usize,
+        default: super::HUGE_NEVER as usize,
         most: super::HUGE_ALWAYS as usize,
         place: Place::Byte(&super::HUGE_PAGES),
         ..PLAIN

@@ -66,10 +66,11 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
             return Grown::No;
         }
         // Untouched memory was taken from the top: the heap is only shorter.
-        heap.end = (now & !(PAGE - 1)).max(heap.top);
+        heap.shorten((now & !(PAGE - 1)).max(heap.top));
     }
     let unit = os::page_size();
-    let contiguous = heap.source == Source::Brk && now == heap.end;
+    // A program that lowered the break into a kernel page left the page's rest as dirty as it was.
+    let contiguous = heap.source == Source::Brk && now == heap.end && now.is_multiple_of(unit);
     let Some(start) = (if contiguous { Some(now) } else { os::round_up(now, unit) }) else {
         return Grown::No;
     };
@@ -105,7 +106,7 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         return Grown::Longer;
     }
     MAPPED.heaps.add(1);
-    Grown::Elsewhere(Heap { source: Source::Brk, base: start, top: start, end, zero_from: start })
+    Grown::Elsewhere(Heap::new(Source::Brk, start, end))
 }
 
 /// Lowers the break to `keep_to`, if it still is where the heap ends. Returns the bytes given
@@ -128,7 +129,6 @@ pub fn lower(heap: &mut Heap, keep_to: usize) -> usize {
         return 0;
     }
     MAPPED.brk.sub(bytes);
-    heap.end = keep_to;
-    heap.zero_from = heap.zero_from.min(keep_to);
+    heap.shorten(keep_to);
     bytes
 }

@@ -38,7 +38,7 @@ pub fn new_heap(bytes: usize, arena: u16, hint: usize) -> Option<Heap> {
         unsafe { describe_end(end) };
         MAPPED.heaps.add(1);
         MAPPED.mmap.add(size);
-        Some(Heap { source: Source::Mmap, base, top: base, end, zero_from: base })
+        Some(Heap::new(Source::Mmap, base, end))
     })
 }
 

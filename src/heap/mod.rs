@@ -13,6 +13,7 @@
 pub mod brk;
 pub mod mmap;
 
+use crate::config;
 use crate::os::{self, PAGE};
 use crate::page_map;
 use crate::size_class::GRANULE;
@@ -91,11 +92,43 @@ pub struct Heap {
     pub end: usize,
     /// From here to `end` nothing was ever touched.
     pub zero_from: usize,
+    /// Up to here huge pages were asked for; 0: nowhere yet.
+    pub huge_to: usize,
 }
 
 impl Heap {
     /// No heap.
-    pub const NONE: Heap = Heap { source: Source::None, base: 0, top: 0, end: 0, zero_from: 0 };
+    pub const NONE: Heap = Heap::new(Source::None, 0, 0);
+
+    /// An untouched one.
+    const fn new(source: Source, base: usize, end: usize) -> Heap {
+        Heap { source, base, top: base, end, zero_from: base, huge_to: 0 }
+    }
+
+    /// Says that the heap ends earlier than it did.
+    fn shorten(&mut self, end: usize) {
+        self.end = end;
+        self.zero_from = self.zero_from.min(end);
+        // A huge page that lost its end is to be asked for again.
+        self.huge_to = self.huge_to.min(end & !(os::HUGE_PAGE - 1));
+    }
+
+    /// Asks for huge pages in what the heap got since the last time, if that is as large as one
+    /// and the policy wants them for an arena with `in_use` bytes in use.
+    pub fn ask_for_huge_pages(&mut self, in_use: usize) {
+        if self.source == Source::None || !config::wants_huge_pages(in_use) {
+            return;
+        }
+        let from = self.huge_to.max(self.base);
+        // The page that ends a mapped heap belongs to its last huge page.
+        let end = (self.end + PAGE) & !(os::HUGE_PAGE - 1);
+        let to = if self.source == Source::Mmap { end } else { self.end & !(os::HUGE_PAGE - 1) };
+        if from < to {
+            // SAFETY: the heap's own memory.
+            unsafe { os::prefer_huge_pages(from, to - from) };
+            self.huge_to = to;
+        }
+    }
 
     /// Takes `bytes` at a multiple of `align` off the top, if they are there: the start of the
     /// gap before them (up to the address itself), the address, and whether it is all zero.
@@ -145,8 +178,9 @@ impl Heap {
         if from >= self.zero_from {
             return 0;
         }
-        // What of the last page of the kernel lies above was never touched.
-        let end = os::round_up(self.zero_from, unit).unwrap_or(self.zero_from).min(self.end);
+        // To the end of the kernel page that was touched last: a page that stayed would not be
+        // zero. A heap's memory ends with a kernel page.
+        let end = os::round_up(self.zero_from, unit).unwrap_or(self.zero_from);
         // SAFETY: above `top` nothing is in use; the arena's lock is held.
         let freed =
             unsafe { os::discard(core::ptr::with_exposed_provenance_mut(from), end - from) };

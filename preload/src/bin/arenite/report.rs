@@ -40,6 +40,9 @@ struct Figures {
     remote_frees: u64,
     remote_pending_bytes: u64,
     lock_waits: u64,
+    memory_pressure_percent: u64,
+    anon_huge_page_bytes: u64,
+    huge_page_policy: String,
     kernel_calls: KernelCalls,
     size_classes: Vec<Class>,
 }
@@ -231,6 +234,15 @@ impl Figures {
                 count(self.remote_frees),
                 bytes(self.remote_pending_bytes),
                 count(self.lock_waits)
+            ),
+        );
+        rows.row(
+            "Huge pages",
+            format!(
+                "policy {}, {} at the end; memory pressure {} %",
+                self.huge_page_policy,
+                bytes(self.anon_huge_page_bytes),
+                self.memory_pressure_percent
             ),
         );
         let calls = &self.kernel_calls;
