@@ -117,15 +117,16 @@ fn purge(arena: &Arena, pages: usize, ages: &[u16]) -> usize {
     for mut search in ages.iter().map(|&age| Search::of(age)) {
         while freed < pages * PAGE {
             match purge_chunk(arena, &mut search, pages - freed / PAGE) {
-                Some(bytes) => freed += bytes,
-                None => break,
+                Some(bytes) if bytes > 0 => freed += bytes,
+                _ => break,
             }
         }
     }
     freed
 }
 
-/// Gives at most `pages` of one dirty chunk back; the bytes of the chunk that was tried.
+/// Gives at most `pages` of one dirty chunk back; the bytes. None that the kernel takes: it keeps
+/// memory that is locked (mlock(2)).
 fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
     // SAFETY: the lock is held. The run then is this thread's alone, until it goes back to the
     // arena: under the lock, or as a borrowed one does.
@@ -137,7 +138,7 @@ fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize
             Some(mut held) => held.give_purged(run, dropped == bytes),
             None => arena.send_returned_run(run.start),
         }
-        Some(bytes)
+        Some(dropped)
     }
 }
 
@@ -173,6 +174,9 @@ fn purge_all(arena: &Arena, pad: usize) -> usize {
     let mut freed = 0;
     let mut search = Search::of(0);
     while let Some(bytes) = purge_chunk(arena, &mut search, CHUNK_PIECE) {
+        if bytes == 0 {
+            break;
+        }
         freed += bytes;
     }
     // The pages of the top in pieces, and then the rest of it with one call that has nothing left

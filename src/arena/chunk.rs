@@ -190,12 +190,13 @@ impl Bins {
         }
     }
 
-    /// A dirty chunk that is free for at least `age` epochs, among the first few of each bin, the
-    /// largest first, from bin `from` downwards: its first page and its bin.
+    /// A dirty chunk that is free for at least `age` epochs and holds a whole page of the kernel,
+    /// of `unit` bytes, among the first few of each bin, the largest first, from bin `from`
+    /// downwards: its first page and its bin.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn find_dirty(&self, age: u16, from: usize) -> Option<(usize, usize)> {
+    pub unsafe fn find_dirty(&self, age: u16, from: usize, unit: usize) -> Option<(usize, usize)> {
         let mut candidates = self.dirty.filled & (u128::MAX >> (LAST_BIN - from.min(LAST_BIN)));
         while candidates != 0 {
             let bin = LAST_BIN - candidates.leading_zeros() as usize;
@@ -209,7 +210,10 @@ impl Bins {
                     let start = page_map::page_address(id);
                     (start, *page_map::desc(start))
                 };
-                if self.epoch.wrapping_sub(desc.home_or_epoch) >= age {
+                let whole = (start + unit - 1) & !(unit - 1);
+                if self.epoch.wrapping_sub(desc.home_or_epoch) >= age
+                    && whole + unit <= start + desc.pages as usize * PAGE
+                {
                     return Some((start, bin));
                 }
                 id = desc.next;

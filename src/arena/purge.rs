@@ -5,7 +5,7 @@ use super::chunk::{Chunk, LAST_BIN};
 use super::decay::STEPS;
 use super::pages::Run;
 use super::{Arena, Guard, Inner};
-use crate::os::PAGE;
+use crate::os::{self, PAGE};
 use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, PageState};
 use crate::size_class::{CLASSES, Class};
 
@@ -71,21 +71,30 @@ impl Inner {
     /// # Safety
     /// The arena's lock is held.
     pub unsafe fn take_dirty(&mut self, search: &mut Search, pages: usize) -> Option<Run> {
-        // SAFETY: the lock is held; the chunk is one of these bins.
+        let unit = os::page_size();
+        // SAFETY: the lock is held; the chunk is one of these bins, and holds a whole kernel page.
         unsafe {
-            let (start, bin) = self.bins.find_dirty(search.age, search.bin)?;
+            let (start, bin) = self.bins.find_dirty(search.age, search.bin, unit)?;
             search.bin = bin;
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
-            let size_taken = size.min(pages.max(1));
-            let rest = size - size_taken;
-            let mut run = Run { start, pages: size, flags: CHUNK_RETURNED, home: self.id };
-            if rest == 0 {
+            let end = start + size * PAGE;
+            // The upper part goes, so that low addresses stay warm.
+            let to = end & !(unit - 1);
+            let wanted = (pages.max(1) * PAGE + unit - 1) & !(unit - 1);
+            let from = ((start + unit - 1) & !(unit - 1)).max(to.saturating_sub(wanted));
+            let mut run = Run {
+                start: from,
+                pages: (to - from) / PAGE,
+                flags: CHUNK_RETURNED,
+                home: self.id,
+            };
+            if from == start {
                 run.flags |= flags & CHUNK_FIRST;
             } else {
-                // The upper part goes, so that low addresses stay warm.
-                self.bins.insert(start, rest, epoch, flags);
-                run.start += rest * PAGE;
-                run.pages = size_taken;
+                self.bins.insert(start, (from - start) / PAGE, epoch, flags);
+            }
+            if to < end {
+                self.bins.insert(to, (end - to) / PAGE, epoch, flags & !CHUNK_FIRST);
             }
             run.describe(PageState::Returning);
             self.decay.purged(run.pages);
