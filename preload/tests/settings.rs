@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::{Outcome, compile, finish, library, scratch};
+use common::{Outcome, compile_with, finish, library, scratch};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// What may be in the environment of these tests themselves.
@@ -30,9 +31,15 @@ fn in_environment(mut command: Command, environment: &[(&str, &str)]) -> Outcome
     finish(command)
 }
 
+/// The program, with a library whose constructor allocates before Arenite's runs: the emergency
+/// pool of C++'s exceptions.
+fn program() -> PathBuf {
+    compile_with("settings.c", &["-Wl,--no-as-needed", "-lstdc++"])
+}
+
 /// Runs a mode of settings.c under the library. (On the system's malloc there is nothing to test.)
 fn run(args: &[&str], environment: &[(&str, &str)]) -> Outcome {
-    let mut command = Command::new(compile("settings.c"));
+    let mut command = Command::new(program());
     command.args(args).env("LD_PRELOAD", library());
     in_environment(command, environment)
 }
@@ -241,7 +248,7 @@ fn one_bad_value_does_not_keep_the_others_out() {
 fn any_bytes_in_the_environment_are_survived() {
     let long = "arenas:".to_owned() + &"9".repeat(100_000);
     for conf in [&b"\xff\xfe:\x80,:,::,,,:1,arenas:\xff"[..], long.as_bytes()] {
-        let mut command = Command::new(compile("settings.c"));
+        let mut command = Command::new(program());
         command.arg("print").env("LD_PRELOAD", library());
         command.env("ARENITE_CONF", OsStr::from_bytes(conf));
         let outcome = finish(command);
@@ -357,4 +364,20 @@ fn the_command_says_if_the_library_tells_nothing() {
     let outcome = config(&["--library", other.to_str().expect("UTF-8")], &[]);
     assert!(!outcome.status.success(), "{outcome}");
     assert!(outcome.stderr.contains("tells no settings"), "{outcome}");
+}
+
+#[test]
+fn the_command_has_help() {
+    let help = config(&["--help"], &[]);
+    help.expect_success();
+    for part in ["--json", "ARENITE_CONF", "GLIBC_TUNABLES", "mallopt"] {
+        assert!(help.stdout.contains(part), "{help}");
+    }
+    let help = finish({
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arenite"));
+        command.arg("--help");
+        command
+    });
+    assert!(help.stdout.contains("config"), "{help}");
+    assert!(!help.stdout.contains("preloaded-settings"), "{help}");
 }
