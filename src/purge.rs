@@ -117,27 +117,30 @@ fn purge(arena: &Arena, pages: usize, ages: &[u16]) -> usize {
     for mut search in ages.iter().map(|&age| Search::of(age)) {
         while freed < pages * PAGE {
             match purge_chunk(arena, &mut search, pages - freed / PAGE) {
-                Some(bytes) => freed += bytes,
-                None => break,
+                Some(bytes) if bytes > 0 => freed += bytes,
+                _ => break,
             }
         }
     }
     freed
 }
 
-/// Gives at most `pages` of one dirty chunk back; the bytes of the chunk that was tried.
+/// Gives at most `pages` of one dirty chunk back; the bytes, 0 when the kernel refuses, as it does
+/// for memory that the program locked (mlockall(2)).
 fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
     // SAFETY: the lock is held. The run then is this thread's alone, until it goes back to the
     // arena: under the lock, or as a borrowed one does.
     unsafe {
         let run = arena.lock_open()?.take_dirty(search, pages.min(CHUNK_PIECE))?;
         let bytes = run.pages * PAGE;
-        let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), bytes);
+        // Up to the end of the kernel's page, where nothing else is (`purgeable_part`).
+        let whole = os::round_up(bytes, os::page_size()).unwrap_or(bytes);
+        let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), whole);
         match arena.lock_open() {
-            Some(mut held) => held.give_purged(run, dropped == bytes),
+            Some(mut held) => held.give_purged(run, dropped == whole),
             None => arena.send_returned_run(run.start),
         }
-        Some(bytes)
+        Some(dropped.min(bytes))
     }
 }
 
@@ -172,7 +175,7 @@ fn empty(arena: &Arena) {
 fn purge_all(arena: &Arena, pad: usize) -> usize {
     let mut freed = 0;
     let mut search = Search::of(0);
-    while let Some(bytes) = purge_chunk(arena, &mut search, CHUNK_PIECE) {
+    while let Some(bytes @ 1..) = purge_chunk(arena, &mut search, CHUNK_PIECE) {
         freed += bytes;
     }
     // The pages of the top in pieces, and then the rest of it with one call that has nothing left

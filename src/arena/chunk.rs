@@ -2,7 +2,7 @@
 //! neighbours through the descriptors of their first and last pages.
 
 use crate::check::invariant;
-use crate::os::PAGE;
+use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_FIRST, CHUNK_ZERO, PageDesc, PageId, PageState};
 
 /// One bin per page count up to here.
@@ -190,8 +190,9 @@ impl Bins {
         }
     }
 
-    /// A dirty chunk that is free for at least `age` epochs, among the first few of each bin, the
-    /// largest first, from bin `from` downwards: its first page and its bin.
+    /// A dirty chunk that is free for at least `age` epochs and has something that can be given
+    /// back, among the first few of each bin, the largest first, from bin `from` downwards: its
+    /// first page and its bin.
     ///
     /// # Safety
     /// The arena's lock is held.
@@ -209,7 +210,11 @@ impl Bins {
                     let start = page_map::page_address(id);
                     (start, *page_map::desc(start))
                 };
-                if self.epoch.wrapping_sub(desc.home_or_epoch) >= age {
+                let pages = desc.pages as usize;
+                if self.epoch.wrapping_sub(desc.home_or_epoch) >= age
+                    // SAFETY: the chunk is free.
+                    && unsafe { purgeable_part(start, pages) }.is_some()
+                {
                     return Some((start, bin));
                 }
                 id = desc.next;
@@ -249,6 +254,25 @@ impl Lists {
         }
         best
     }
+}
+
+/// The part of a free chunk that is whole pages of the kernel: its start and end. The page that
+/// ends a mapped heap counts as the chunk's before it, since nothing is in it; the end is the
+/// chunk's all the same.
+///
+/// # Safety
+/// The chunk lies in a heap of the arena whose lock is held.
+pub unsafe fn purgeable_part(start: usize, pages: usize) -> Option<(usize, usize)> {
+    let unit = os::page_size();
+    let end = start + pages * PAGE;
+    let from = os::round_up(start, unit)?;
+    let whole = end & !(unit - 1);
+    // SAFETY: covered where the descriptor is not null.
+    let ends_heap = whole != end
+        && !page_map::try_desc(end).is_null()
+        && unsafe { page_map::state(end) } == PageState::HeapEnd;
+    let to = if ends_heap { end } else { whole };
+    (from < to).then_some((from, to))
 }
 
 /// The free chunk that ends right before `start`, if there is one: its first page.

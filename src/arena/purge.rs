@@ -1,11 +1,11 @@
 //! What an arena does, under its lock, to give free memory back: which chunks, how much of the
 //! top, which magazines. The system calls on chunks are made without the lock (`crate::purge`).
 
-use super::chunk::{Chunk, LAST_BIN};
+use super::chunk::{self, Chunk, LAST_BIN};
 use super::decay::STEPS;
 use super::pages::Run;
 use super::{Arena, Guard, Inner};
-use crate::os::PAGE;
+use crate::os::{self, PAGE};
 use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, PageState};
 use crate::size_class::{CLASSES, Class};
 
@@ -76,16 +76,29 @@ impl Inner {
             let (start, bin) = self.bins.find_dirty(search.age, search.bin)?;
             search.bin = bin;
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
-            let size_taken = size.min(pages.max(1));
-            let rest = size - size_taken;
-            let mut run = Run { start, pages: size, flags: CHUNK_RETURNED, home: self.id };
-            if rest == 0 {
+            let Some((from, to)) = chunk::purgeable_part(start, size) else {
+                self.bins.insert(start, size, epoch, flags);
+                return None;
+            };
+            // The upper part goes, so that low addresses stay warm; what shares a page of the
+            // kernel with others stays dirty.
+            let unit = os::page_size();
+            let most = (pages * PAGE).max(unit);
+            let from = from.max(to.saturating_sub(most).next_multiple_of(unit));
+            let mut run = Run {
+                start: from,
+                pages: (to - from) / PAGE,
+                flags: CHUNK_RETURNED,
+                home: self.id,
+            };
+            if start == from {
                 run.flags |= flags & CHUNK_FIRST;
             } else {
-                // The upper part goes, so that low addresses stay warm.
-                self.bins.insert(start, rest, epoch, flags);
-                run.start += rest * PAGE;
-                run.pages = size_taken;
+                self.bins.insert(start, (from - start) / PAGE, epoch, flags);
+            }
+            let rest = (start + size * PAGE - to) / PAGE;
+            if rest > 0 {
+                self.bins.insert(to, rest, epoch, flags & !CHUNK_FIRST);
             }
             run.describe(PageState::Returning);
             self.decay.purged(run.pages);
