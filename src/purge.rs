@@ -125,20 +125,22 @@ fn purge(arena: &Arena, pages: usize, ages: &[u16]) -> usize {
     freed
 }
 
-/// Gives at most `pages` of one dirty chunk back; the bytes. None that the kernel takes: it keeps
-/// memory that is locked (mlock(2)).
+/// Gives at most `pages` of one dirty chunk back; the bytes, 0 when the kernel refuses, as it does
+/// for memory that the program locked (mlockall(2)).
 fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
     // SAFETY: the lock is held. The run then is this thread's alone, until it goes back to the
     // arena: under the lock, or as a borrowed one does.
     unsafe {
         let run = arena.lock_open()?.take_dirty(search, pages.min(CHUNK_PIECE))?;
         let bytes = run.pages * PAGE;
-        let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), bytes);
+        // Up to the end of the kernel's page, where nothing else is (`purgeable_part`).
+        let whole = os::round_up(bytes, os::page_size()).unwrap_or(bytes);
+        let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), whole);
         match arena.lock_open() {
-            Some(mut held) => held.give_purged(run, dropped == bytes),
+            Some(mut held) => held.give_purged(run, dropped == whole),
             None => arena.send_returned_run(run.start),
         }
-        Some(dropped)
+        Some(dropped.min(bytes))
     }
 }
 
@@ -173,10 +175,7 @@ fn empty(arena: &Arena) {
 fn purge_all(arena: &Arena, pad: usize) -> usize {
     let mut freed = 0;
     let mut search = Search::of(0);
-    while let Some(bytes) = purge_chunk(arena, &mut search, CHUNK_PIECE) {
-        if bytes == 0 {
-            break;
-        }
+    while let Some(bytes @ 1..) = purge_chunk(arena, &mut search, CHUNK_PIECE) {
         freed += bytes;
     }
     // The pages of the top in pieces, and then the rest of it with one call that has nothing left

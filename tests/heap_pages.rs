@@ -19,6 +19,9 @@ fn main() {
         in_a_process("a break that the program lowers", page, || {
             starts_anew_where_the_program_lowered_the_break(page);
         });
+        in_a_process("memory that the program locked", page, || {
+            goes_on_where_the_kernel_refuses();
+        });
         in_a_process("mapped heaps", page, || {
             // A second thread, so that the break may not move.
             std::thread::spawn(|| {
@@ -37,6 +40,9 @@ fn in_a_process(what: &str, page: usize, test: impl FnOnce()) {
     let child = unsafe { libc::fork() };
     if child == 0 {
         SIMULATED_PAGE.store(page, Relaxed);
+        // A trim that never ends is to be seen, too.
+        // SAFETY: no precondition.
+        unsafe { libc::alarm(300) };
         test();
         std::process::exit(0);
     }
@@ -150,4 +156,17 @@ fn starts_anew_where_the_program_lowered_the_break(page: usize) {
     assert_eq!(stats::collect().heaps, if page == 4096 { heaps } else { heaps + 1 });
     more.into_iter().for_each(free);
     free(block);
+}
+
+fn goes_on_where_the_kernel_refuses() {
+    let mut blocks: Vec<_> = (0..9).map(|_| zeroed_then_filled()).collect();
+    let locked = blocks.swap_remove(4);
+    // SAFETY: the memory is this program's. What is locked can not be dropped (madvise(2)).
+    let lock = unsafe { libc::mlock(locked.cast(), LARGE) };
+    assert_eq!(lock, 0, "less than 128 KiB may be locked");
+    free(locked);
+    ARENITE.trim();
+    blocks.push(zeroed_then_filled());
+    blocks.into_iter().for_each(free);
+    ARENITE.trim();
 }

@@ -2,7 +2,7 @@
 //! neighbours through the descriptors of their first and last pages.
 
 use crate::check::invariant;
-use crate::os::PAGE;
+use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_FIRST, CHUNK_ZERO, PageDesc, PageId, PageState};
 
 /// One bin per page count up to here.
@@ -190,13 +190,13 @@ impl Bins {
         }
     }
 
-    /// A dirty chunk that is free for at least `age` epochs and holds a whole page of the kernel,
-    /// of `unit` bytes, among the first few of each bin, the largest first, from bin `from`
-    /// downwards: its first page and its bin.
+    /// A dirty chunk that is free for at least `age` epochs and has something that can be given
+    /// back, among the first few of each bin, the largest first, from bin `from` downwards: its
+    /// first page and its bin.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn find_dirty(&self, age: u16, from: usize, unit: usize) -> Option<(usize, usize)> {
+    pub unsafe fn find_dirty(&self, age: u16, from: usize) -> Option<(usize, usize)> {
         let mut candidates = self.dirty.filled & (u128::MAX >> (LAST_BIN - from.min(LAST_BIN)));
         while candidates != 0 {
             let bin = LAST_BIN - candidates.leading_zeros() as usize;
@@ -210,9 +210,10 @@ impl Bins {
                     let start = page_map::page_address(id);
                     (start, *page_map::desc(start))
                 };
-                let whole = (start + unit - 1) & !(unit - 1);
+                let pages = desc.pages as usize;
                 if self.epoch.wrapping_sub(desc.home_or_epoch) >= age
-                    && whole + unit <= start + desc.pages as usize * PAGE
+                    // SAFETY: the chunk is free.
+                    && unsafe { purgeable_part(start, pages) }.is_some()
                 {
                     return Some((start, bin));
                 }
@@ -253,6 +254,25 @@ impl Lists {
         }
         best
     }
+}
+
+/// The part of a free chunk that is whole pages of the kernel: its start and end. The page that
+/// ends a mapped heap counts as the chunk's before it, since nothing is in it; the end is the
+/// chunk's all the same.
+///
+/// # Safety
+/// The chunk lies in a heap of the arena whose lock is held.
+pub unsafe fn purgeable_part(start: usize, pages: usize) -> Option<(usize, usize)> {
+    let unit = os::page_size();
+    let end = start + pages * PAGE;
+    let from = os::round_up(start, unit)?;
+    let whole = end & !(unit - 1);
+    // SAFETY: covered where the descriptor is not null.
+    let ends_heap = whole != end
+        && !page_map::try_desc(end).is_null()
+        && unsafe { page_map::state(end) } == PageState::HeapEnd;
+    let to = if ends_heap { end } else { whole };
+    (from < to).then_some((from, to))
 }
 
 /// The free chunk that ends right before `start`, if there is one: its first page.

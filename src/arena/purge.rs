@@ -1,7 +1,7 @@
 //! What an arena does, under its lock, to give free memory back: which chunks, how much of the
 //! top, which magazines. The system calls on chunks are made without the lock (`crate::purge`).
 
-use super::chunk::{Chunk, LAST_BIN};
+use super::chunk::{self, Chunk, LAST_BIN};
 use super::decay::STEPS;
 use super::pages::Run;
 use super::{Arena, Guard, Inner};
@@ -71,30 +71,34 @@ impl Inner {
     /// # Safety
     /// The arena's lock is held.
     pub unsafe fn take_dirty(&mut self, search: &mut Search, pages: usize) -> Option<Run> {
-        let unit = os::page_size();
-        // SAFETY: the lock is held; the chunk is one of these bins, and holds a whole kernel page.
+        // SAFETY: the lock is held; the chunk is one of these bins.
         unsafe {
-            let (start, bin) = self.bins.find_dirty(search.age, search.bin, unit)?;
+            let (start, bin) = self.bins.find_dirty(search.age, search.bin)?;
             search.bin = bin;
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
-            let end = start + size * PAGE;
-            // The upper part goes, so that low addresses stay warm.
-            let to = end & !(unit - 1);
-            let wanted = (pages.max(1) * PAGE + unit - 1) & !(unit - 1);
-            let from = ((start + unit - 1) & !(unit - 1)).max(to.saturating_sub(wanted));
+            let Some((from, to)) = chunk::purgeable_part(start, size) else {
+                self.bins.insert(start, size, epoch, flags);
+                return None;
+            };
+            // The upper part goes, so that low addresses stay warm; what shares a page of the
+            // kernel with others stays dirty.
+            let unit = os::page_size();
+            let most = (pages * PAGE).max(unit);
+            let from = from.max((to.saturating_sub(most) + unit - 1) & !(unit - 1));
             let mut run = Run {
                 start: from,
                 pages: (to - from) / PAGE,
                 flags: CHUNK_RETURNED,
                 home: self.id,
             };
-            if from == start {
+            if start == from {
                 run.flags |= flags & CHUNK_FIRST;
             } else {
                 self.bins.insert(start, (from - start) / PAGE, epoch, flags);
             }
-            if to < end {
-                self.bins.insert(to, (end - to) / PAGE, epoch, flags & !CHUNK_FIRST);
+            let rest = (start + size * PAGE - to) / PAGE;
+            if rest > 0 {
+                self.bins.insert(to, rest, epoch, flags & !CHUNK_FIRST);
             }
             run.describe(PageState::Returning);
             self.decay.purged(run.pages);

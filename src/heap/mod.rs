@@ -181,6 +181,10 @@ impl Heap {
         // To the end of the kernel page that was touched last: a page that stayed would not be
         // zero. A heap's memory ends with a kernel page.
         let end = os::round_up(self.zero_from, unit).unwrap_or(self.zero_from);
+        // Where the program lowered the break, the rest of that page may be its own.
+        if self.source == Source::Brk && end > self.end {
+            return 0;
+        }
         // SAFETY: above `top` nothing is in use; the arena's lock is held.
         let freed =
             unsafe { os::discard(core::ptr::with_exposed_provenance_mut(from), end - from) };

@@ -1,5 +1,6 @@
 //! What depends on the size of the kernel's pages.
 
+use super::global_alloc::TRIMS;
 use arenite::Arenite;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::Ordering::Relaxed;
@@ -120,6 +121,7 @@ fn alignments_around_the_page_size_are_kept() {
 
 #[test]
 fn memory_is_zero_after_trims_of_dirty_memory() {
+    let _alone = TRIMS.lock();
     // Ends of the dirty part at every place in a page.
     for round in 0..200 {
         let sizes = [36_000, 50_000, 61_441, 70_000, 100_000].map(|size| size + round % 16 * 4096);
@@ -145,6 +147,7 @@ fn memory_is_zero_after_trims_of_dirty_memory() {
 
 #[test]
 fn heaps_go_back_to_the_kernel() {
+    let _alone = TRIMS.lock();
     // More than a heap, in pieces that are no mappings of their own at first.
     let layout = layout(100_000, 8);
     let blocks: Vec<_> = (0..2000).map(|_| allocate(layout)).collect();
