@@ -1,0 +1,165 @@
+//! The figures for people to read, and for programs.
+
+use crate::allocators::ARENITE;
+use crate::driver::{Outcome, Report};
+use crate::report::{BOUNDS_NS, Distribution, Figure, Limit};
+use crate::scenarios;
+use anyhow::Result;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Value, json};
+use std::fmt::{self, Display};
+
+/// Everything that is printed.
+pub struct Screen<'a>(pub &'a Report<'a>);
+
+impl Display for Screen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for scenario in &scenarios::ALL {
+            let of_scenario = |outcome: &&Outcome| outcome.scenario == scenario.name;
+            let outcomes: Vec<_> = self.0.outcomes.iter().filter(of_scenario).collect();
+            if !outcomes.is_empty() {
+                writeln!(f, "\n{}: {}", scenario.name, scenario.about)?;
+                writeln!(f, "{}", figures(&outcomes))?;
+                broken(&outcomes, f)?;
+                waits(&outcomes, f)?;
+            }
+        }
+        self.verdict(f)
+    }
+}
+
+impl Screen<'_> {
+    fn verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own: Vec<_> =
+            self.0.outcomes.iter().filter(|outcome| outcome.allocator == ARENITE).collect();
+        let limits = own.iter().flat_map(|outcome| &outcome.figures);
+        let limits = limits.filter(|figure| figure.limit.is_some()).count();
+        let missed: usize = own.iter().map(|outcome| outcome.missed().count()).sum();
+        if limits > 0 {
+            writeln!(f, "\nArenite keeps {} of {limits} limits.", limits - missed)?;
+        }
+        let failed = self.0.outcomes.iter().filter(|outcome| outcome.fails).count();
+        if failed > 0 {
+            writeln!(f, "{failed} broken runs: they crashed, hung or lost bytes.")?;
+        }
+        Ok(())
+    }
+}
+
+/// A row for each figure and allocator.
+fn figures(outcomes: &[&Outcome]) -> Table {
+    let mut table = new_table(&["figure", "allocator", "value", "limit", "kept"]);
+    let mut names: Vec<&str> = Vec::new();
+    for figure in outcomes.iter().flat_map(|outcome| &outcome.figures) {
+        if !names.contains(&figure.name) {
+            names.push(figure.name);
+        }
+    }
+    for name in names {
+        for outcome in outcomes {
+            for figure in outcome.figures.iter().filter(|figure| figure.name == name) {
+                table.add_row(vec![
+                    Cell::new(name),
+                    Cell::new(&outcome.allocator),
+                    right(format!("{:.2} {}", figure.value, figure.unit)),
+                    right(limit(figure)),
+                    Cell::new(verdict(figure)),
+                ]);
+            }
+        }
+    }
+    table
+}
+
+fn broken(outcomes: &[&Outcome], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for outcome in outcomes {
+        let Some(why) = &outcome.broken else { continue };
+        let word = if outcome.fails { "BROKEN" } else { "did not run to its end" };
+        let why = why.replace(char::is_control, " ");
+        writeln!(f, "{} on {}: {word}: {why}", outcome.scenario, outcome.allocator)?;
+    }
+    Ok(())
+}
+
+/// The histograms of the calls, if any were timed.
+fn waits(outcomes: &[&Outcome], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut header = vec!["calls".to_owned(), "during".to_owned()];
+    header.extend(BOUNDS_NS.map(|bound| format!("< {}", time(bound))));
+    header.extend(["more", "p50", "p99", "p99.9", "longest"].map(str::to_owned));
+    let mut table = new_table(&header.iter().map(String::as_str).collect::<Vec<_>>());
+    for outcome in outcomes {
+        let Some(waits) = outcome.measured.iter().find_map(|one| one.waits.as_ref()) else {
+            continue;
+        };
+        let trims = outcome.measured.iter().any(|one| one.get("has_trim") == 1.0);
+        table.add_row(row(outcome, if trims { "trim" } else { "(no trim)" }, &waits.trim));
+        table.add_row(row(outcome, "control", &waits.control));
+    }
+    if table.row_count() == 0 {
+        return Ok(());
+    }
+    writeln!(f, "Times of malloc and free of the two other threads, by the clock on the wall:")?;
+    writeln!(f, "{table}")?;
+    writeln!(
+        f,
+        "What the scheduler does is in these times: on a machine with more threads than CPUs a \
+         thread that\nhas to wait for a CPU within a call shows as a long call. The control is as \
+         long, without a trim.\nAn allocator without a malloc_trim of its own is not asked for \
+         anything in its place."
+    )
+}
+
+fn row(outcome: &Outcome, during: &str, times: &Distribution) -> Vec<Cell> {
+    let mut row = vec![Cell::new(&outcome.allocator), Cell::new(during)];
+    row.extend(times.histogram.iter().map(|count| right(count.to_string())));
+    let quantiles = [times.p50_ns, times.p99_ns, times.p999_ns, times.max_ns];
+    row.extend(quantiles.map(|ns| right(time(ns))));
+    row
+}
+
+/// Nanoseconds in the unit that suits.
+fn time(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{} µs", ns / 1_000),
+        _ => format!("{:.4} ms", ns as f64 / 1e6).replace(".0000", ""),
+    }
+}
+
+fn limit(figure: &Figure) -> String {
+    match figure.limit {
+        Some(Limit::AtMost(limit)) => format!("<= {limit} {}", figure.unit),
+        Some(Limit::AtLeast(limit)) => format!(">= {limit} {}", figure.unit),
+        None => String::new(),
+    }
+}
+
+fn verdict(figure: &Figure) -> &'static str {
+    match figure.kept() {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "",
+    }
+}
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(header.to_vec());
+    table
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// The report as JSON, with the verdict beside each limit.
+pub fn with_verdicts(report: &Report) -> Result<Value> {
+    let mut value = serde_json::to_value(report)?;
+    for (number, outcome) in report.outcomes.iter().enumerate() {
+        for (place, figure) in outcome.figures.iter().enumerate() {
+            value["outcomes"][number]["figures"][place]["kept"] = json!(figure.kept());
+        }
+    }
+    Ok(value)
+}
