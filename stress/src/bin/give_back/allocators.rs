@@ -34,8 +34,8 @@ pub struct Choice {
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
     /// These allocators only
-    #[arg(long = "allocator", value_name = "NAME")]
-    only: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    allocator: Vec<String>,
 }
 
 /// A library that the user names.
@@ -75,7 +75,9 @@ impl Choice {
                 all.push(Allocator { name, library: Some(preloadable(&path)?) });
             }
         }
-        if let Some(name) = self.only.iter().find(|&name| all.iter().all(|one| one.name != *name)) {
+        if let Some(name) =
+            self.allocator.iter().find(|&name| all.iter().all(|one| one.name != *name))
+        {
             let names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
             bail!("--allocator: there is no '{name}', only {}", names.join(", "));
         }
@@ -84,7 +86,7 @@ impl Choice {
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|wanted| wanted == name)
+        self.allocator.is_empty() || self.allocator.iter().any(|wanted| wanted == name)
     }
 
     fn arenite(&self) -> Result<PathBuf> {

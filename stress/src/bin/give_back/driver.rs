@@ -71,13 +71,13 @@ pub struct Report<'a> {
 
 /// Runs what is asked for and prints it. Broken runs fail, and with `--assert` missed limits.
 pub fn all(options: &Options) -> Result<ExitCode> {
-    let allocators = options.choice.allocators()?;
     let names: Vec<_> = options.only.iter().map(String::as_str).collect();
     names.iter().try_for_each(|name| scenario::find(name).map(|_| ()))?;
     let chosen: Vec<_> = scenarios::ALL
         .iter()
         .filter(|scenario| names.is_empty() || names.contains(&scenario.name))
         .collect();
+    let allocators = options.choice.allocators()?;
     let arguments = options.scale.arguments();
     let bar = progress((chosen.len() * allocators.len()) as u64);
     let mut outcomes = Vec::new();

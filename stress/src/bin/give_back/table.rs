@@ -46,29 +46,44 @@ impl Screen<'_> {
     }
 }
 
-/// A row for each figure and allocator.
+/// A row for the limits and one for each allocator, a column for each figure.
 fn figures(outcomes: &[&Outcome]) -> Table {
-    let mut table = new_table(&["figure", "allocator", "value", "limit", "kept"]);
-    let mut names: Vec<&str> = Vec::new();
+    let mut columns: Vec<&Figure> = Vec::new();
     for figure in outcomes.iter().flat_map(|outcome| &outcome.figures) {
-        if !names.contains(&figure.name) {
-            names.push(figure.name);
+        if columns.iter().all(|column| column.name != figure.name) {
+            columns.push(figure);
         }
     }
-    for name in names {
-        for outcome in outcomes {
-            for figure in outcome.figures.iter().filter(|figure| figure.name == name) {
-                table.add_row(vec![
-                    Cell::new(name),
-                    Cell::new(&outcome.allocator),
-                    right(format!("{:.2} {}", figure.value, figure.unit)),
-                    right(limit(figure)),
-                    Cell::new(verdict(figure)),
-                ]);
-            }
+    let header = std::iter::once("").chain(columns.iter().map(|figure| figure.name));
+    let mut table = new_table(&header.chain(["kept"]).collect::<Vec<_>>());
+    let mut limits = vec![Cell::new("limit")];
+    limits.extend(columns.iter().map(|figure| right(limit(figure))));
+    table.add_row(limits);
+    for outcome in outcomes {
+        let mut row = vec![Cell::new(&outcome.allocator)];
+        for column in &columns {
+            let figure = outcome.figures.iter().find(|figure| figure.name == column.name);
+            let value = figure.map(|figure| format!("{:.2} {}", figure.value, figure.unit));
+            row.push(right(value.unwrap_or_else(|| "–".to_owned())));
         }
+        row.push(Cell::new(outcome.verdict()));
+        table.add_row(row);
     }
     table
+}
+
+impl Outcome {
+    /// Whether the limits are kept, in a word.
+    fn verdict(&self) -> String {
+        let missed: Vec<_> = self.missed().map(|figure| figure.name).collect();
+        let limited = self.figures.iter().filter(|figure| figure.limit.is_some()).count();
+        match (limited, missed.len()) {
+            (0, _) => "–".to_owned(),
+            (_, 0) => "yes".to_owned(),
+            (1, _) => "no".to_owned(),
+            _ => format!("no: {}", missed.join("; ")),
+        }
+    }
 }
 
 fn broken(outcomes: &[&Outcome], f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,14 +146,6 @@ fn limit(figure: &Figure) -> String {
         Some(Limit::AtMost(limit)) => format!("<= {limit} {}", figure.unit),
         Some(Limit::AtLeast(limit)) => format!(">= {limit} {}", figure.unit),
         None => String::new(),
-    }
-}
-
-fn verdict(figure: &Figure) -> &'static str {
-    match figure.kept() {
-        Some(true) => "yes",
-        Some(false) => "no",
-        None => "",
     }
 }
 
