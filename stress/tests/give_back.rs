@@ -188,6 +188,20 @@ fn a_library_that_is_no_malloc_is_a_broken_run() {
     assert!(why.contains("malloc was that of"), "{why}");
 }
 
+/// With this variable the dynamic linker tells what it knows of it and runs no program: a child
+/// that gets it has nothing measured.
+#[test]
+fn a_setting_reaches_its_allocator_only() {
+    let library = format!("--library={}", arenite().display());
+    let arguments = [&library, "--env=system:LD_DEBUG=help", "--only=small_freed"];
+    let only = ["--allocator=arenite", "--allocator=system"];
+    let (output, report) = all(&[&arguments[..], &only].concat());
+    let [of_arenite, of_system] = &outcomes(&report)[..] else { panic!("{report:#}") };
+    assert_eq!(of_arenite["broken"], Value::Null, "{of_arenite:#}");
+    assert!(of_system["broken"].is_string(), "{of_system:#}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
 #[test]
 fn people_get_tables() {
     let arguments = [&["all", "--allocator=system", "--only=small_freed"], &TINY[..]].concat();
@@ -206,6 +220,7 @@ fn what_does_not_exist_is_refused() {
     for (arguments, part) in [
         (&["all", "--only=nothing"][..], "there is no scenario 'nothing'"),
         (&["all", "--allocator=system", "--allocator=x"], "there is no 'x'"),
+        (&["all", "--allocator=system", "--env=x:A=B"], "there is no 'x'"),
         (&["all", "--with=arenite=/x"], "can not be the name"),
         (&["run", "phases", "--part=none"], "has the parts"),
         (&["all", "--library=/dev/null"], "--library names it"),

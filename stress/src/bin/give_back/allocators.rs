@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -19,6 +20,14 @@ pub struct Allocator {
     pub name: String,
     /// What is preloaded; an absolute path without links. None for the system's.
     pub library: Option<PathBuf>,
+    /// Set for the child, besides LD_PRELOAD.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Allocator {
+    fn new(name: &str, library: Option<PathBuf>) -> Self {
+        Self { name: name.to_owned(), library, environment: BTreeMap::new() }
+    }
 }
 
 /// Which allocators there are.
@@ -33,6 +42,9 @@ pub struct Choice {
     /// Every lib*.so in this directory [default: where suite/peers.sh builds them, if it has]
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
+    /// Set a variable for one allocator, which has its defaults otherwise
+    #[arg(long, value_name = "NAME:VARIABLE=VALUE")]
+    env: Vec<Setting>,
     /// These allocators only
     #[arg(long, value_name = "NAME")]
     allocator: Vec<String>,
@@ -57,29 +69,55 @@ impl std::str::FromStr for Named {
     }
 }
 
+/// A setting of one allocator.
+#[derive(Debug, Clone)]
+struct Setting {
+    name: String,
+    variable: String,
+    value: String,
+}
+
+impl std::str::FromStr for Setting {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, setting) = text.split_once(':').context("it is NAME:VARIABLE=VALUE")?;
+        let (variable, value) = setting.split_once('=').context("it is NAME:VARIABLE=VALUE")?;
+        if variable.is_empty() || variable == "LD_PRELOAD" {
+            bail!("'{variable}' can not be set; --with names a library");
+        }
+        let [name, variable, value] = [name, variable, value].map(str::to_owned);
+        Ok(Self { name, variable, value })
+    }
+}
+
 impl Choice {
     /// All that are to run; Arenite is the first, if it is among them.
     pub fn allocators(&self) -> Result<Vec<Allocator>> {
         let mut all = Vec::new();
         if self.wants(ARENITE) {
-            all.push(Allocator { name: ARENITE.to_owned(), library: Some(self.arenite()?) });
+            all.push(Allocator::new(ARENITE, Some(self.arenite()?)));
         }
-        all.push(Allocator { name: SYSTEM.to_owned(), library: None });
+        all.push(Allocator::new(SYSTEM, None));
         for Named { name, path } in &self.with {
-            let library = Some(preloadable(path).with_context(|| format!("--with {name}"))?);
-            all.push(Allocator { name: name.clone(), library });
+            let library = preloadable(path).with_context(|| format!("--with {name}"))?;
+            all.push(Allocator::new(name, Some(library)));
         }
         for (name, path) in self.in_directory()? {
             // What is named goes before what is found.
             if all.iter().all(|other| other.name != name) {
-                all.push(Allocator { name, library: Some(preloadable(&path)?) });
+                all.push(Allocator::new(&name, Some(preloadable(&path)?)));
             }
+        }
+        for Setting { name, variable, value } in &self.env {
+            let allocator = all.iter_mut().find(|one| one.name == *name);
+            let Some(allocator) = allocator else { bail!(unknown("--env", name, &all)) };
+            allocator.environment.insert(variable.clone(), value.clone());
         }
         if let Some(name) =
             self.allocator.iter().find(|&name| all.iter().all(|one| one.name != *name))
         {
-            let names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
-            bail!("--allocator: there is no '{name}', only {}", names.join(", "));
+            bail!(unknown("--allocator", name, &all));
         }
         all.retain(|one| self.wants(&one.name));
         Ok(all)
@@ -122,6 +160,11 @@ impl Choice {
     }
 }
 
+fn unknown(option: &str, name: &str, all: &[Allocator]) -> String {
+    let names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
+    format!("{option}: there is no '{name}', only {}", names.join(", "))
+}
+
 /// `lib<stem>.so` and nothing else.
 fn stem(file: &str) -> Option<&str> {
     file.strip_prefix("lib")?.strip_suffix(".so").filter(|stem| !stem.is_empty())
@@ -162,6 +205,15 @@ mod tests {
         assert_eq!((named.name.as_str(), named.path.as_path()), ("a", Path::new("b=c")));
         for text in ["", "a", "=b", "arenite=b", "system=b"] {
             assert!(text.parse::<Named>().is_err(), "{text}");
+        }
+    }
+    #[test]
+    fn a_setting_is_split_at_the_first_signs() {
+        let setting: Setting = "a:B=c:d,e=f".parse().expect("a setting");
+        assert_eq!((setting.name.as_str(), setting.variable.as_str()), ("a", "B"));
+        assert_eq!(setting.value, "c:d,e=f");
+        for text in ["", "a", "a:B", "a:=c", "a:LD_PRELOAD=c"] {
+            assert!(text.parse::<Setting>().is_err(), "{text}");
         }
     }
 }

@@ -21,6 +21,9 @@ pub enum End {
     Broken(String),
 }
 
+/// What a child says that lost bytes.
+pub const VIOLATION: &str = "VIOLATION";
+
 /// Time between two looks at a child.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -43,6 +46,7 @@ pub fn run(
         Some(library) => command.env("LD_PRELOAD", library),
         None => command.env_remove("LD_PRELOAD"),
     };
+    command.envs(&allocator.environment);
     if let Some(bytes) = scenario.address_space {
         // SAFETY: between fork and exec it only makes a system call.
         unsafe { command.pre_exec(move || limit_address_space(bytes)) };
@@ -50,7 +54,8 @@ pub fn run(
     let child = command.spawn().context("no child could be started")?;
     let ended = wait(child, patience)?;
     let (output, errors) = (text(&mut output)?, text(&mut errors)?);
-    let last_words = errors.lines().last().unwrap_or_default();
+    let violation = errors.lines().find(|line| line.contains(VIOLATION));
+    let last_words = violation.or_else(|| errors.lines().last()).unwrap_or_default();
     Ok(match ended {
         None => End::Broken(format!("hangs: killed after {:.0} s", patience.as_secs_f64())),
         Some(status) if !status.success() => End::Broken(format!("{}: {last_words}", how(status))),

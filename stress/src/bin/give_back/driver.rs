@@ -127,7 +127,7 @@ impl Options {
         }
         // Several peers can not start with little address space: that is what they show there.
         let excused = scenario.address_space.is_some() && allocator.name != ARENITE;
-        let lost = broken.as_deref().is_some_and(|why| why.contains(VIOLATION));
+        let lost = broken.as_deref().is_some_and(|why| why.contains(child::VIOLATION));
         Ok(Outcome {
             scenario: scenario.name,
             allocator: allocator.name.clone(),
@@ -141,9 +141,6 @@ impl Options {
 
 /// The longest duration of a scenario, in seconds, unless `--seconds` says another.
 const LONGEST_S: f64 = 300.0;
-
-/// What a child says that lost bytes.
-const VIOLATION: &str = "VIOLATION";
 
 fn progress(length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}");

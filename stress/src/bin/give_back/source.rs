@@ -36,13 +36,29 @@ impl Source {
     /// A filled block if there is memory.
     pub fn try_allocate(&mut self, size: usize) -> Option<Block> {
         self.next_id += 1;
-        // The strictest alignment that C's malloc owes a block of any size.
-        let layout = Layout::from_size_align(size, 16).expect("a layout");
+        let layout = Layout::from_size_align(size, alignment(size)).expect("a layout");
         checked(Block::allocate(self.target, layout, self.next_id))
     }
 
     /// Checks every byte of a block and frees it. A block that changed ends the process.
     pub fn free(&self, block: Block) {
         checked(block.free(self.target));
+    }
+}
+
+/// The alignment that C's malloc owes a block of `size` bytes: that of the largest object of a
+/// basic type that fits. Several allocators give 8 bytes no more than that.
+fn alignment(size: usize) -> usize {
+    1 << size.max(1).ilog2().min(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alignments_fit_into_the_block() {
+        let alignments = [1, 2, 3, 7, 8, 15, 16, 17, 1000].map(alignment);
+        assert_eq!(alignments, [1, 2, 2, 4, 8, 8, 16, 16, 16]);
     }
 }

@@ -55,7 +55,7 @@ fn figures(outcomes: &[&Outcome]) -> Table {
         }
     }
     let header = std::iter::once("").chain(columns.iter().map(|figure| figure.name));
-    let mut table = new_table(&header.chain(["kept"]).collect::<Vec<_>>());
+    let mut table = new_table(&header.chain(["limit kept"]).collect::<Vec<_>>());
     let mut limits = vec![Cell::new("limit")];
     limits.extend(columns.iter().map(|figure| right(limit(figure))));
     table.add_row(limits);
