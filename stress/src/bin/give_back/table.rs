@@ -117,10 +117,10 @@ fn waits(outcomes: &[&Outcome], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "{table}")?;
     writeln!(
         f,
-        "What the scheduler does is in these times: on a machine with more threads than CPUs a \
-         thread that\nhas to wait for a CPU within a call shows as a long call. The control is as \
-         long, without a trim.\nAn allocator without a malloc_trim of its own is not asked for \
-         anything in its place."
+        "The scheduler is in these times: on a machine with more threads than CPUs, a thread whose \
+         time is\nover within a call shows as a long call. The threads offer their CPU between calls, \
+         which makes that\nrare; the control, as long and without a trim, tells how rare. An allocator \
+         without a malloc_trim of\nits own is not asked for anything in its place."
     )
 }
 
