@@ -1,0 +1,32 @@
+//! The scenarios, each in its file: what it does, what it measures and what is judged.
+
+use crate::scenario::Scenario;
+use std::time::Duration;
+
+mod burst;
+mod idle_threads;
+mod limited;
+mod phases;
+mod producer_consumer;
+mod ring;
+mod service;
+mod small_freed;
+mod survivors;
+mod trim;
+
+/// All of them, in the order in which they run.
+pub const ALL: [Scenario; 10] = [
+    burst::SCENARIO,
+    survivors::SCENARIO,
+    producer_consumer::SCENARIO,
+    phases::SCENARIO,
+    service::SCENARIO,
+    idle_threads::SCENARIO,
+    ring::SCENARIO,
+    small_freed::SCENARIO,
+    limited::SCENARIO,
+    trim::SCENARIO,
+];
+
+/// How long a process idles before it is looked at, where nothing else is said.
+const IDLE: Duration = Duration::from_secs(2);
