@@ -12,3 +12,7 @@ cargo test --quiet --release --package arenite-preload \
 # The heaps, huge blocks and trims of machines with larger pages.
 cargo test --quiet --profile checked --package arenite \
     --test heap_pages --test pages_16k --test pages_64k
+for bytes in 16384 65536; do
+    ARENITE_CONF=page_size:$bytes cargo test --quiet --release --package arenite-preload \
+        --test c_api --test misuse
+done
