@@ -367,6 +367,12 @@ pub fn futex_wake(word: &AtomicU32) {
     });
 }
 
+/// Lets another thread run that waits for the CPU.
+pub fn yield_now() {
+    // SAFETY: no precondition.
+    unsafe { libc::syscall(libc::SYS_sched_yield) };
+}
+
 /// Reads the start of a small file, such as those of /proc and /sys, into `buffer`; the part
 /// read, empty when the file can not be read.
 pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {

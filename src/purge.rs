@@ -136,6 +136,8 @@ fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize
         // Up to the end of the kernel's page, where nothing else is (`purgeable_part`).
         let whole = os::round_up(bytes, os::page_size()).unwrap_or(bytes);
         let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), whole);
+        // Whose time is over soon is interrupted here, not while it holds the lock.
+        os::yield_now();
         match arena.lock_open() {
             Some(mut held) => held.give_purged(run, dropped == whole),
             None => arena.send_returned_run(run.start),

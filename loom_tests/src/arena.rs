@@ -77,7 +77,10 @@ impl<H: Home> Arena<H> {
 
     /// Takes the lock.
     pub fn lock(&self, thread: usize) -> Guard<'_, H> {
-        assert!(matches!(self.lock.lock(thread), Locked::AtOnce | Locked::AfterWait));
+        assert!(matches!(
+            self.lock.lock(thread),
+            Locked::AtOnce | Locked::AfterSpin | Locked::AfterWait
+        ));
         Guard { arena: self }
     }
 

@@ -38,7 +38,10 @@ impl Counter {
 
     fn lock_once(&self, thread: usize) {
         let locked = self.lock.lock(thread);
-        assert!(matches!(locked, Locked::AtOnce | Locked::AfterWait), "{locked:?}");
+        assert!(
+            matches!(locked, Locked::AtOnce | Locked::AfterSpin | Locked::AfterWait),
+            "{locked:?}"
+        );
         self.count_and_unlock();
     }
 

@@ -151,7 +151,7 @@ unsafe impl Sync for Arena {}
 /// The arena's lock, held.
 pub struct Guard<'a> {
     arena: &'a Arena,
-    /// Whether another thread held the lock first.
+    /// Whether another thread held the lock so long that this one slept.
     pub waited: bool,
 }
 
@@ -231,6 +231,11 @@ impl Arena {
         );
         let waited = match self.lock.lock(os::thread_number()) {
             Locked::AtOnce => false,
+            // Costs less than a second arena, which keeps free memory of its own.
+            Locked::AfterSpin => {
+                self.lock_waits.fetch_add(1, Relaxed);
+                false
+            }
             Locked::AfterWait => {
                 self.lock_waits.fetch_add(1, Relaxed);
                 true

@@ -22,7 +22,9 @@ const CONTENDED: u32 = 2;
 pub enum Locked {
     /// Held now; it was free.
     AtOnce,
-    /// Held now; another thread held it first.
+    /// Held now; another thread held it first, and gave it up soon.
+    AfterSpin,
+    /// Held now; another thread held it first, for so long that the waiter went to sleep.
     AfterWait,
     /// Not taken: this very thread holds it already (a signal handler interrupted it).
     HeldByCaller,
@@ -80,7 +82,7 @@ impl RawLock {
         }
         for _ in 0..prim::SPINS {
             if self.state.load(Relaxed) == FREE && self.try_lock(thread) {
-                return Locked::AfterWait;
+                return Locked::AfterSpin;
             }
             prim::spin_loop();
         }

@@ -40,11 +40,13 @@ const VERDICT_USES: u32 = 256;
 /// … and those among them that had to wait, from which it moves.
 const VERDICT_WAITS: u32 = 64;
 
-/// Overflows of a bin after which it is taken that the thread only frees: it keeps no spare
-/// magazine then …
-const OVERFLOWS: u8 = 8;
-/// … and a bin of this part of a magazine. What a thread has in its bins when it falls asleep after
-/// a burst stays there, and each block may keep a page of its own.
+/// Magazines of a class in a row that found the depot full, after which it is taken that the thread
+/// only frees, and nobody needs them: it keeps no spare magazine then …
+const ONLY_FREES: u8 = 8;
+/// … and, once a small magazine was put into the depot to see whether somebody takes it, …
+const PROBED: u8 = ONLY_FREES + 2;
+/// … a bin of this part of a magazine. What lies in bins and depot after a burst stays there, and
+/// each block may keep a page, or a slab, of its own.
 const SMALL_BIN: usize = 4;
 
 /// The free blocks of one class.
@@ -105,7 +107,7 @@ pub struct Tcache {
     spares: [DepotSlot; CLASSES],
     /// Places of each bin when it is empty.
     places: [Cell<u16>; CLASSES],
-    /// How often each bin was full since it was last empty.
+    /// Per class, magazines in a row that found the depot full; up to [`PROBED`].
     overflows: [Cell<u8>; CLASSES],
     pending: [Pending; PENDING],
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
@@ -369,8 +371,8 @@ impl Tcache {
     pub fn make_room(&self, class: Class) {
         let bin = self.bin(class);
         let spare = self.spare(class);
-        let overflows = &self.overflows[class % CLASSES];
         self.activity.note(class);
+        let only_frees = self.only_frees(class);
         if let Some((head, count)) = spare.take() {
             self.retire(class, Chain { head, tail: ptr::null_mut(), count });
         }
@@ -379,16 +381,47 @@ impl Tcache {
         self.in_transit.set(head);
         compiler_fence(Release);
         bin.head.set(ptr::null_mut());
-        overflows.set(overflows.get().saturating_add(1));
-        let only_frees = overflows.get() > OVERFLOWS;
         let capacity = magazine_capacity(class);
-        let places = if only_frees { capacity.div_ceil(SMALL_BIN) } else { capacity };
-        self.set_places(class, places);
+        self.set_places(class, if only_frees { capacity.div_ceil(SMALL_BIN) } else { capacity });
         // SAFETY: a bin is a list of so many blocks, this thread's.
         let put = if only_frees { Err(full) } else { unsafe { spare.put(full) } };
         compiler_fence(Release);
         self.in_transit.set(ptr::null_mut());
         if let Err(magazine) = put {
+            self.give_surplus(class, magazine);
+        }
+    }
+
+    /// Whether the thread only frees blocks of `class`, and nobody takes magazines of it out of the
+    /// depot. When that begins, what lies there goes back to the slabs.
+    fn only_frees(&self, class: Class) -> bool {
+        let overflows = &self.overflows[class % CLASSES];
+        match overflows.get() {
+            0..ONLY_FREES => return false,
+            ONLY_FREES => {
+                while let Some((head, count)) = self.arena().depot_take(class) {
+                    self.give_home(Chain { head, tail: ptr::null_mut(), count });
+                }
+                overflows.set(ONLY_FREES + 1);
+            }
+            PROBED if self.arena().depot_count(class) == 0 => {
+                overflows.set(0);
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Gives away what a thread that only frees has too much: once a small magazine to the depot,
+    /// then all to the slabs.
+    fn give_surplus(&self, class: Class, magazine: Chain) {
+        let overflows = &self.overflows[class % CLASSES];
+        let is_small = magazine.count < magazine_capacity(class);
+        if is_small && overflows.get() == ONLY_FREES + 1 {
+            overflows.set(PROBED);
+            self.retire(class, magazine);
+        } else {
             self.give_home(magazine);
         }
     }
@@ -400,11 +433,17 @@ impl Tcache {
     fn retire(&self, class: Class, magazine: Chain) {
         let arena = self.arena();
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-        let magazine = match unsafe { arena.depot_put(class, magazine) } {
-            Ok(()) => return,
-            Err(magazine) => magazine,
-        };
-        self.give_home(magazine);
+        let put = unsafe { arena.depot_put(class, magazine) };
+        let overflows = &self.overflows[class % CLASSES];
+        match put {
+            // The probe is no sign that somebody takes them.
+            Ok(()) if overflows.get() < ONLY_FREES => overflows.set(0),
+            Ok(()) => {}
+            Err(magazine) => {
+                overflows.set(overflows.get().saturating_add(1).min(PROBED));
+                self.give_home(magazine);
+            }
+        }
     }
 
     /// Gives a list of blocks to their slabs.
