@@ -9,7 +9,8 @@
 //! * [`run`]: arguments, workers, the end of the run, the watchdog that turns a hang into a
 //!   failure, the last line of output;
 //! * [`child`]: processes that are waited for with a time limit;
-//! * [`sabotage`]: allocators broken on purpose, to show that the checks find it.
+//! * [`sabotage`]: allocators broken on purpose, to show that the checks find it;
+//! * [`markers`]: parts of a document that a command writes.
 //!
 //! A violation ends the process at once with a message and status 1 ([`fail`]).
 
@@ -17,6 +18,7 @@ pub mod block;
 pub mod child;
 pub mod fail;
 pub mod intervals;
+pub mod markers;
 pub mod run;
 pub mod sabotage;
 pub mod sizes;

@@ -6,7 +6,6 @@ mod machine;
 mod measure;
 mod plots;
 mod programs;
-mod readme;
 mod report;
 
 use anyhow::{Context, Result};

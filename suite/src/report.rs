@@ -3,7 +3,7 @@
 use crate::analysis::{self, LOSS, Outcome, best_peer, mean_relative, relative};
 use crate::comparison::{ARENITE, CONTROL, Comparison, Measure, Ratio};
 use crate::programs::{Kind, Program, THREADS};
-use crate::{Places, machine, plots, readme};
+use crate::{Places, machine, plots};
 use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -53,10 +53,8 @@ pub fn write(places: &Places, programs: &[Program]) -> Result<()> {
     fs::write(&file, format!("{}\n", text.trim_end()))?;
     println!("{}", file.display());
     if !places.quick {
-        readme::update(
-            &places.root.join("README.md"),
-            &summary(&single, &facts, &means, &pictures),
-        )?;
+        let summary = summary(&single, &facts, &means, &pictures);
+        stress::markers::replace(&places.root.join("README.md"), "results", &summary)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::allocators::{ARENITE, Allocator, Choice};
 use crate::child::{self, End};
+use crate::readme;
 use crate::report::{Figure, Measured};
 use crate::scale::Scale;
 use crate::scenario::{self, Scenario};
@@ -11,6 +12,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use stress::sabotage::Sabotage;
@@ -28,6 +30,10 @@ pub struct Options {
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
+    /// Write the figures that have a limit into this document, between its markers
+    /// `<!-- give_back -->` and `<!-- /give_back -->`
+    #[arg(long, value_name = "FILE")]
+    readme: Option<PathBuf>,
     /// Fail also if Arenite does not keep a limit
     #[arg(long)]
     assert: bool,
@@ -93,6 +99,9 @@ pub fn all(options: &Options) -> Result<ExitCode> {
     match options.json {
         true => println!("{}", serde_json::to_string_pretty(&table::with_verdicts(&report)?)?),
         false => print!("{}", table::Screen(&report)),
+    }
+    if let Some(document) = &options.readme {
+        stress::markers::replace(document, "give_back", &readme::summary(&report))?;
     }
     let broken = report.outcomes.iter().any(|outcome| outcome.fails);
     let missed = options.assert

@@ -11,6 +11,7 @@ mod books;
 mod child;
 mod driver;
 mod malloc;
+mod readme;
 mod report;
 mod rss;
 mod scale;
