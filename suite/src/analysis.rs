@@ -1,6 +1,6 @@
 //! Every allocator against the best peer of each program.
 
-use crate::comparison::{ARENITE, CONTROL, Comparison, Measure};
+use crate::comparison::{ARENITE, CONTROL, Comparison, Measure, NO_PURGE};
 
 /// The results of one program.
 pub struct Outcome {
@@ -18,7 +18,7 @@ pub fn best_peer(comparison: &Comparison, measure: Measure) -> Option<(&str, f64
         .allocators
         .iter()
         .map(|allocator| allocator.name.as_str())
-        .filter(|name| ![ARENITE, CONTROL].contains(name))
+        .filter(|name| ![ARENITE, CONTROL, NO_PURGE].contains(name))
         .filter_map(|name| Some((name, comparison.median(name, measure)?)))
         .min_by(|a, b| a.1.total_cmp(&b.1))
 }

@@ -9,6 +9,8 @@ use std::path::Path;
 pub const ARENITE: &str = "arenite";
 /// Arenite once more: how far it differs from itself is noise.
 pub const CONTROL: &str = "arenite-again";
+/// Arenite that gives no free memory back with time: what purging costs.
+pub const NO_PURGE: &str = "arenite-no-purge";
 
 /// The runs of one program on all allocators.
 #[derive(Debug, Deserialize)]

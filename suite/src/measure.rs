@@ -1,6 +1,7 @@
 //! Runs `arenite compare` on the programs.
 
 use crate::Places;
+use crate::comparison::NO_PURGE;
 use crate::machine::peers;
 use crate::programs::{Kind, Program};
 use anyhow::{Context, Result, ensure};
@@ -59,6 +60,10 @@ fn compare(places: &Places, program: &Program, runs: u32, file: &Path) -> Result
     }
     // TCMalloc has its per-CPU caches only if glibc leaves restartable sequences to it.
     command.args(["--env", "tcmalloc:GLIBC_TUNABLES=glibc.pthread.rseq=0"]);
+    let library = places.target.join("release/libarenite.so");
+    command.arg("--with").arg(format!("{NO_PURGE}={}", library.display()));
+    command.arg("--only").arg(NO_PURGE);
+    command.arg("--env").arg(format!("{NO_PURGE}:ARENITE_CONF=decay_ms:never"));
     command.args(["--control", "--keep-going", "--runs", &runs.to_string(), "--json"]);
     command.arg(&unfinished).arg("--").args(&program.command);
     let log = file.with_extension("log");

@@ -1,7 +1,7 @@
 //! The pictures, as SVG.
 
 use crate::analysis::{self, Outcome, mean_relative, relative};
-use crate::comparison::{ARENITE, CONTROL, Measure};
+use crate::comparison::{ARENITE, CONTROL, Measure, NO_PURGE};
 use crate::programs::{Kind, THREADS};
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -102,7 +102,7 @@ fn colour(name: &str) -> RGBColor {
 /// All allocators but the control, Arenite last, so that it is drawn over the others.
 fn drawn(outcomes: &[Outcome]) -> Vec<String> {
     let mut names = analysis::allocators(outcomes);
-    names.retain(|name| name != CONTROL && name != ARENITE);
+    names.retain(|name| ![ARENITE, CONTROL, NO_PURGE].contains(&name.as_str()));
     names.push(ARENITE.to_owned());
     names
 }

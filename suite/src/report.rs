@@ -1,7 +1,7 @@
 //! RESULTS.md, and the summary in README.md.
 
 use crate::analysis::{self, LOSS, Outcome, best_peer, mean_relative, relative};
-use crate::comparison::{ARENITE, CONTROL, Comparison, Measure, Ratio};
+use crate::comparison::{ARENITE, CONTROL, Comparison, Measure, NO_PURGE, Ratio};
 use crate::programs::{Kind, Program, THREADS};
 use crate::{Places, machine, plots};
 use anyhow::{Result, ensure};
@@ -42,6 +42,7 @@ pub fn write(places: &Places, programs: &[Program]) -> Result<()> {
         writeln!(text, "{}", by_program(&single, measure))?;
     }
     writeln!(text, "{}", control(&single))?;
+    writeln!(text, "{}", purging(&single))?;
     writeln!(text, "{}", threads(&scaling))?;
     for picture in &pictures.threads {
         writeln!(text, "![{}](plots/{})\n", picture.title, picture.file)?;
@@ -266,20 +267,17 @@ fn unit(measure: Measure, value: f64) -> String {
     }
 }
 
-/// How far Arenite differs from itself.
-fn control(outcomes: &[Outcome]) -> String {
+/// A row per measure: least, greatest and mean ratio of `variant` to Arenite itself.
+fn against_itself(outcomes: &[Outcome], variant: &str, measures: &[Measure]) -> String {
     let ratios = |measure: Measure| -> Vec<f64> {
         let ratio = |outcome: &Outcome| {
             let comparison = &outcome.comparison;
-            Some(comparison.median(CONTROL, measure)? / comparison.median(ARENITE, measure)?)
+            Some(comparison.median(variant, measure)? / comparison.median(ARENITE, measure)?)
         };
         outcomes.iter().filter_map(ratio).collect()
     };
-    let mut text = "## Control: Arenite against itself\n\nEach round runs Arenite twice, under two \
-        names. What differs is noise, so no smaller difference between allocators means anything.\n\n"
-        .to_owned();
     let head = ["ratio of the medians", "least", "greatest", "geometric mean"].map(str::to_owned);
-    let rows = [Measure::Wall, Measure::PeakRss].into_iter().map(|measure| {
+    let rows = measures.iter().map(|&measure| {
         let all = ratios(measure);
         let mean = analysis::geometric_mean(all.iter().copied()).map(|mean| mean.value);
         let least = all.iter().copied().reduce(f64::min);
@@ -287,7 +285,24 @@ fn control(outcomes: &[Outcome]) -> String {
         let numbers = [least, greatest, mean].map(three_digits);
         [vec![measure.name().to_owned()], numbers.to_vec()].concat()
     });
-    text += &table(&head, rows);
+    table(&head, rows)
+}
+
+/// What it costs that free memory is given back with time.
+fn purging(outcomes: &[Outcome]) -> String {
+    format!(
+        "## Purging\n\nEach round also runs Arenite with `decay_ms:never`, as {NO_PURGE}. Below 1: \
+         what purging costs.\n\n{}",
+        against_itself(outcomes, NO_PURGE, &Measure::ALL)
+    )
+}
+
+/// How far Arenite differs from itself.
+fn control(outcomes: &[Outcome]) -> String {
+    let mut text = "## Control: Arenite against itself\n\nEach round runs Arenite twice, under two \
+        names. What differs is noise, so no smaller difference between allocators means anything.\n\n"
+        .to_owned();
+    text += &against_itself(outcomes, CONTROL, &[Measure::Wall, Measure::PeakRss]);
     let intervals: Vec<(&str, Ratio)> = outcomes.iter().filter_map(control_interval).collect();
     let distinct = |ratio: &Ratio| match (ratio.low, ratio.high) {
         (Some(low), Some(high)) => low > 1.0 || high < 1.0,
