@@ -39,6 +39,10 @@ pub static KERNEL_CALLS: KernelCalls = KernelCalls {
     futex_wake: AtomicU64::new(0),
 };
 
+/// Bytes of free memory given back by `MADV_DONTNEED` since the start. What the break's trims and
+/// `munmap` give back is not in it.
+pub static PURGED_BYTES: AtomicU64 = AtomicU64::new(0);
+
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
@@ -297,7 +301,11 @@ pub unsafe fn discard(p: *mut u8, bytes: usize) -> usize {
     let done = keeping_errno(|| unsafe {
         libc::madvise(p.add(skip).cast(), inner, libc::MADV_DONTNEED) == 0
     });
-    if done { inner } else { 0 }
+    if !done {
+        return 0;
+    }
+    PURGED_BYTES.fetch_add(inner as u64, Relaxed);
+    inner
 }
 
 /// The program break, moved by `increment` bytes to a page's start through libc, whose idea of

@@ -153,7 +153,8 @@ pub fn trim(pad: usize, cache: Option<&Tcache>) -> usize {
     if let Some(cache) = cache {
         cache.give_all_back();
     }
-    let mut freed = Tcache::cool_sleepers(0);
+    Tcache::cool_sleepers(0);
+    let mut freed = 0;
     for arena in ARENAS.iter_open() {
         empty(arena);
         freed += cool_slabs(arena, 0);

@@ -1,9 +1,9 @@
 //! Size classes: which block size serves a request.
 //!
-//! Steps of 16 bytes up to 128 bytes, four classes per doubling up to 2 KiB, eight to 8 KiB, and
+//! Steps of 16 bytes up to 128 bytes, four classes per doubling up to 256 bytes, eight to 8 KiB, and
 //! four again to 32 KiB.
-//! Internal waste is at most 20 % above 128 bytes, and 11 % from 2 to 8 KiB, where databases ask
-//! for a page and a header (see ARCHITECTURE.md, "Decisions").
+//! Internal waste is at most 20 % above 128 bytes, and 11 % from 256 bytes to 8 KiB, where programs
+//! ask for a power of two and a header (see ARCHITECTURE.md, "Decisions").
 //!
 //! Class ids start at 1: id 0 is the class no block has, so that a zeroed page-map entry or
 //! window entry means "no small block here".
@@ -12,12 +12,14 @@
 pub const MIN_ALIGN: usize = 16;
 
 /// Number of class ids, id 0 (none) included.
-pub const CLASSES: usize = 49;
+pub const CLASSES: usize = CLASS_COARSE + 8 + 1;
 
-/// The class of 2 KiB: above it there are eight classes per doubling.
-const CLASS_2K: usize = 24;
-/// The class of 8 KiB: above it there are four again.
-const CLASS_8K: usize = CLASS_2K + 16;
+/// Binary logarithm of the size above which there are eight classes per doubling …
+const FINE_LOG: usize = 8;
+/// … and its class.
+const CLASS_FINE: usize = 8 + 4 * (FINE_LOG - 7);
+/// The class of 8 KiB, above which there are four again.
+const CLASS_COARSE: usize = CLASS_FINE + 8 * (13 - FINE_LOG);
 
 /// Largest size, in bytes, that a slab serves. Larger requests are runs of pages.
 pub const MAX_SMALL: usize = 32 * 1024;
@@ -60,17 +62,17 @@ pub const fn size(class: Class) -> usize {
 const fn compute_size(class: Class) -> usize {
     if class <= 8 {
         class * 16
-    } else if class <= CLASS_2K {
+    } else if class <= CLASS_FINE {
         let doubling = (class - 9) / 4;
         let step = (class - 9) % 4;
         (128 + 32 * (step + 1)) << doubling
-    } else if class <= CLASS_8K {
-        let doubling = (class - CLASS_2K - 1) / 8;
-        let step = (class - CLASS_2K - 1) % 8;
-        (2048 + 256 * (step + 1)) << doubling
+    } else if class <= CLASS_COARSE {
+        let doubling = (class - CLASS_FINE - 1) / 8;
+        let step = (class - CLASS_FINE - 1) % 8;
+        ((1 << FINE_LOG) + (1 << (FINE_LOG - 3)) * (step + 1)) << doubling
     } else {
-        let doubling = (class - CLASS_8K - 1) / 4;
-        let step = (class - CLASS_8K - 1) % 4;
+        let doubling = (class - CLASS_COARSE - 1) / 4;
+        let step = (class - CLASS_COARSE - 1) % 4;
         (8192 + 2048 * (step + 1)) << doubling
     }
 }
@@ -90,12 +92,12 @@ pub const fn of(bytes: usize) -> Class {
     // The bits under the leading one pick the class in the doubling: two, or three of them.
     let four = (last >> (log - 2)) & 3;
     let eight = (last >> (log - 3)) & 7;
-    if bytes <= 2 * 1024 {
+    if bytes <= 1 << FINE_LOG {
         9 + (log - 7) * 4 + four
     } else if bytes <= 8 * 1024 {
-        CLASS_2K + 1 + (log - 11) * 8 + eight
+        CLASS_FINE + 1 + (log - FINE_LOG) * 8 + eight
     } else {
-        CLASS_8K + 1 + (log - 13) * 4 + four
+        CLASS_COARSE + 1 + (log - 13) * 4 + four
     }
 }
 

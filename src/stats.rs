@@ -8,7 +8,7 @@ use crate::check::Text;
 use crate::config;
 use crate::heap::MAPPED;
 use crate::huge;
-use crate::os::{self, KERNEL_CALLS, PAGE};
+use crate::os::{self, KERNEL_CALLS, PAGE, PURGED_BYTES};
 use crate::pressure;
 use crate::size_class::{self, CLASSES};
 use crate::tcache::{State, Tcache};
@@ -177,6 +177,7 @@ impl Stats {
         put("cached_bytes", self.cached_bytes as u64);
         put("free_chunk_bytes", self.free_chunk_bytes as u64);
         put("top_bytes", self.top_bytes as u64);
+        put("purged_bytes", PURGED_BYTES.load(Relaxed));
         put("remote_frees", self.remote_frees);
         put("remote_pending_bytes", self.remote_pending_bytes as u64);
         put("lock_waits", self.lock_waits);

@@ -39,6 +39,7 @@ struct Figures {
     top_bytes: u64,
     remote_frees: u64,
     remote_pending_bytes: u64,
+    purged_bytes: u64,
     lock_waits: u64,
     memory_pressure_percent: u64,
     anon_huge_page_bytes: u64,
@@ -200,11 +201,12 @@ impl Figures {
         rows.row(
             "From the kernel",
             format!(
-                "brk {} (peak {}), mmap {} (peak {})",
+                "brk {} (peak {}), mmap {} (peak {}); purged {} in all",
                 bytes(self.brk_bytes),
                 bytes(self.peak_brk_bytes),
                 bytes(self.mmap_bytes),
-                bytes(self.peak_mmap_bytes)
+                bytes(self.peak_mmap_bytes),
+                bytes(self.purged_bytes)
             ),
         );
         rows.row(
