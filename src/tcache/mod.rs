@@ -4,9 +4,8 @@
 //! Hot parts first: the bins, at `class * 16` bytes from the start so that the window's entries
 //! and the table of small sizes can hold ready offsets.
 //!
-//! A bin changes with a single store of its head, and a magazine that moves is named in
-//! `in_transit` meanwhile, so that the child after fork can take back what vanished threads had
-//! cached, wherever they were.
+//! A bin changes with a single store of its head, and a magazine on its way into a bin is named in
+//! `in_transit`, so that the child after fork can take back what vanished threads had cached.
 
 mod cool;
 mod life;
@@ -378,15 +377,13 @@ impl Tcache {
         }
         let (head, count) = (bin.head.get(), self.bin_count(class));
         let full = Chain { head, tail: ptr::null_mut(), count };
-        self.in_transit.set(head);
-        compiler_fence(Release);
         bin.head.set(ptr::null_mut());
         let capacity = magazine_capacity(class);
         self.set_places(class, if only_frees { capacity.div_ceil(SMALL_BIN) } else { capacity });
+        // Not named in `in_transit`: as soon as it is in the slot, another thread may take it and
+        // give it home, and a child must not do so again.
         // SAFETY: a bin is a list of so many blocks, this thread's.
         let put = if only_frees { Err(full) } else { unsafe { spare.put(full) } };
-        compiler_fence(Release);
-        self.in_transit.set(ptr::null_mut());
         if let Err(magazine) = put {
             self.give_surplus(class, magazine);
         }
