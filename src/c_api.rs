@@ -10,6 +10,7 @@ use crate::check::Misuse;
 use crate::config::{self, Key, Origin, PERTURB};
 use crate::malloc::{self, or_enomem};
 use crate::os;
+use crate::purge;
 use crate::size_class::{MAX_SMALL, MIN_ALIGN};
 use crate::thread;
 use core::ffi::{c_int, c_void};
@@ -187,7 +188,7 @@ pub unsafe fn malloc_usable_size(block: *mut c_void) -> usize {
 
 /// malloc_trim(3): 1 if memory went back to the kernel.
 pub fn malloc_trim(pad: usize) -> c_int {
-    c_int::from(malloc::trim(pad) > 0)
+    c_int::from(purge::trim(pad) > 0)
 }
 
 /// mallopt(3): 1 when the parameter is known and the value allowed. `M_MXFAST`, `M_CHECK_ACTION`

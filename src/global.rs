@@ -2,6 +2,7 @@
 
 use crate::config::{self, HugePages, Key, Origin, Program};
 use crate::malloc;
+use crate::purge;
 use crate::size_class::{self, Class, MAX_SMALL, MIN_ALIGN};
 use core::alloc::{GlobalAlloc, Layout};
 
@@ -59,7 +60,7 @@ impl Arenite {
     /// (malloc_trim(3)). Returns the bytes given back. Blocks cached by other threads stay with
     /// them.
     pub fn trim(&self) -> usize {
-        malloc::trim(0)
+        purge::trim(0)
     }
 }
 
@@ -138,7 +139,7 @@ impl Arenite {
     pub fn set_limits(&self, soft: usize, hard: usize, hook: Option<fn()>) -> bool {
         self.program.put_in_force();
         let set = config::set_limits(soft, hard, hook);
-        malloc::count_for_limits();
+        purge::count_for_limits();
         set
     }
 

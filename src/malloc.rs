@@ -7,10 +7,9 @@ use crate::arena::pages::{is_huge, is_mapped};
 use crate::arena::slab::is_block;
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::check::{Misuse, misuse};
-use crate::config::{self, MMAP_THRESHOLD_MAX};
+use crate::config::MMAP_THRESHOLD_MAX;
 use crate::heap::MAPPED;
 use crate::huge;
-use crate::limit;
 use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState};
 use crate::purge;
@@ -94,7 +93,7 @@ pub fn refill_and_take(class: Class) -> *mut u8 {
     // SAFETY: the offset is that of the class's bin.
     let block = Tcache::pop(unsafe { Tcache::bin_at(tcache, bin_offset(class)) });
     // Not before: what this may start allocates, and might take the last block.
-    poll();
+    purger::poll();
     block.cast()
 }
 
@@ -139,7 +138,7 @@ fn take_directly(class: Class) -> *mut u8 {
         .or_else(|| {
             // Memory is out, or others hold every lock; they look for memory as well, perhaps.
             (0..TRIES_WITHOUT_MEMORY).find_map(|_| {
-                trim(0);
+                purge::trim(0);
                 patiently()
             })
         })
@@ -172,7 +171,7 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
         return (or_enomem(ptr::null_mut()), false);
     }
-    poll();
+    purger::poll();
     // A large alignment costs a gap in the heap, which stays of use up to some size.
     let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is
@@ -195,7 +194,7 @@ fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if let Some((address, zero)) = ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?)) {
         return (ptr::with_exposed_provenance_mut(address), zero);
     }
-    if bytes <= MAPPED.brk.get() + MAPPED.mmap.get() && trim(0) > 0 {
+    if bytes <= MAPPED.brk.get() + MAPPED.mmap.get() && purge::trim(0) > 0 {
         return (or_enomem(huge::allocate(bytes, align)), true);
     }
     (or_enomem(ptr::null_mut()), false)
@@ -352,7 +351,7 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
             }
             Tcache::push(bin, block, window::free_mark(owner.arena()));
             if full {
-                poll();
+                purger::poll();
             }
         } else {
             (*tcache).free_remote(block, owner.arena(), size_class::size(class));
@@ -393,7 +392,7 @@ unsafe fn free_large(block: *mut Block, owner: Owner) {
             Some(mut held) => {
                 held.give_large(address);
                 drop(held);
-                poll();
+                purger::poll();
             }
             None => {
                 let bytes = (*page_map::desc(address)).pages as usize * PAGE;
@@ -566,46 +565,6 @@ unsafe fn resize_large(address: usize, owner: Owner, bytes: usize, old: usize) -
     let Some(arena) = ARENAS.get(owner.arena()) else { return false };
     // SAFETY: the caller's contract; the lock is held.
     arena.lock_open().is_some_and(|mut held| unsafe { held.resize_run(address, pages) })
-}
-
-/// Gives back to the kernel what can be given back, keeping `pad` bytes at the top of each
-/// arena's newest heap; the bytes given back.
-pub fn trim(pad: usize) -> usize {
-    // SAFETY: the word always points at a cache; a live one is this thread's.
-    let cache = unsafe { &*tls::get() };
-    purge::trim(pad, (cache.state() == State::Live).then_some(cache))
-}
-
-/// Makes every arena count against limits that were just set.
-pub fn count_for_limits() {
-    ARENAS.iter().for_each(|arena| drop(arena.lock_open()));
-}
-
-/// Looks at the purge clock, now and then, and at the soft limit. The end of every slow path; no
-/// lock is held.
-#[inline]
-fn poll() {
-    // SAFETY: as above. The constant caches are not written: only a live one counts.
-    let cache = unsafe { &*tls::get() };
-    if cache.state() == State::Live && cache.is_poll_due() {
-        poll_now(cache);
-    }
-    if limit::is_crossed() {
-        trim(0);
-        if let Some(hook) = config::limit_hook() {
-            hook();
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn poll_now(cache: &Tcache) {
-    let Some(epoch) = purge::epoch() else { return };
-    cache.cool(epoch);
-    if purge::is_worth_it() && !purger::takes_care() {
-        purge::tick_on_slow_path();
-    }
 }
 
 /// Sets `errno` to ENOMEM for a null block.

@@ -17,7 +17,8 @@ use crate::limit;
 use crate::os::{self, PAGE};
 use crate::pressure;
 use crate::size_class::CLASSES;
-use crate::tcache::Tcache;
+use crate::tcache::{State, Tcache};
+use crate::tls;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -149,8 +150,10 @@ fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize
 /// Gives all free memory of the arenas back that can be given back, in small steps, but `pad`
 /// bytes at the top of each arena's newest heap. What other threads have in their bins stays with
 /// them. The bytes given back.
-pub fn trim(pad: usize, cache: Option<&Tcache>) -> usize {
-    if let Some(cache) = cache {
+pub fn trim(pad: usize) -> usize {
+    // SAFETY: the word always points at a cache; a live one is this thread's.
+    let cache = unsafe { &*tls::get() };
+    if cache.state() == State::Live {
         cache.give_all_back();
     }
     Tcache::cool_sleepers(0);
@@ -195,4 +198,9 @@ fn purge_all(arena: &Arena, pad: usize) -> usize {
         freed += bytes;
     }
     freed
+}
+
+/// Makes every arena count against limits that were just set.
+pub fn count_for_limits() {
+    ARENAS.iter().for_each(|arena| drop(arena.lock_open()));
 }

@@ -1,15 +1,17 @@
-//! The helper thread, which gives memory back while the program does nothing.
+//! Who gives memory back: a thread on a slow path, or the helper thread, which does so while the
+//! program does nothing.
 //!
-//! One per process. It is started by a slow path once the process has several threads and much
+//! There is one helper per process. It is started by a slow path once the process has several threads and much
 //! free memory, and ends when nothing was left to do for a while: a process that is done with its
 //! threads has one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals
 //! and allocates nothing. (pthread_create(3) does, through the process's malloc; so it is called
 //! while no lock of the allocator is held.)
 
 use crate::config;
+use crate::limit;
 use crate::os;
 use crate::purge;
-use crate::tcache;
+use crate::tcache::{self, State, Tcache};
 use crate::tls;
 use core::ffi::c_void;
 use core::ptr;
@@ -32,10 +34,38 @@ const STACK_BYTES: [usize; 2] = [64 * 1024, 1024 * 1024];
 /// Epochs with nothing to give back after which the helper ends: the decay time, twice.
 const IDLE_EPOCHS: u32 = 32;
 
+/// Looks at the purge clock, now and then, and at the soft limit. The end of every slow path; no
+/// lock is held.
+#[inline]
+pub fn poll() {
+    // SAFETY: the word always points at a cache. The constant ones are not written: only a live one
+    // counts.
+    let cache = unsafe { &*tls::get() };
+    if cache.state() == State::Live && cache.is_poll_due() {
+        poll_now(cache);
+    }
+    if limit::is_crossed() {
+        purge::trim(0);
+        if let Some(hook) = config::limit_hook() {
+            hook();
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn poll_now(cache: &Tcache) {
+    let Some(epoch) = purge::epoch() else { return };
+    cache.cool(epoch);
+    if purge::is_worth_it() && !takes_care() {
+        purge::tick_on_slow_path();
+    }
+}
+
 /// Whether the helper takes care of this process. Starts it if there is much to do and it may run.
 ///
 /// The caller holds no lock.
-pub fn takes_care() -> bool {
+fn takes_care() -> bool {
     match STATE.load(Acquire) {
         RUNS => return true,
         REFUSED => return false,
