@@ -138,6 +138,7 @@ fn take_directly(class: Class) -> *mut u8 {
         .or_else(|| {
             // Memory is out, or others hold every lock; they look for memory as well, perhaps.
             (0..TRIES_WITHOUT_MEMORY).find_map(|_| {
+                purge::wait_for_others();
                 purge::trim(0);
                 patiently()
             })
@@ -191,13 +192,27 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
 fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     // SAFETY: the lock is held.
     let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align, true) };
-    if let Some((address, zero)) = ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?)) {
-        return (ptr::with_exposed_provenance_mut(address), zero);
+    let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
+    // More than there is at all will not be found by giving back and trying again.
+    let tries = match bytes <= MAPPED.brk.get() + MAPPED.mmap.get() {
+        true => TRIES_WITHOUT_MEMORY,
+        false => 0,
+    };
+    let found = find().or_else(|| {
+        (0..tries).find_map(|_| {
+            purge::wait_for_others();
+            purge::trim(0);
+            // What is purged has coalesced.
+            find().or_else(|| match huge::allocate(bytes, align) {
+                block if block.is_null() => None,
+                block => Some((block.expose_provenance(), true)),
+            })
+        })
+    });
+    match found {
+        Some((address, zero)) => (ptr::with_exposed_provenance_mut(address), zero),
+        None => (or_enomem(ptr::null_mut()), false),
     }
-    if bytes <= MAPPED.brk.get() + MAPPED.mmap.get() && purge::trim(0) > 0 {
-        return (or_enomem(huge::allocate(bytes, align)), true);
-    }
-    (or_enomem(ptr::null_mut()), false)
 }
 
 /// A run of pages from the thread's arena, or from any that can be locked; only from memory that

@@ -19,8 +19,8 @@ use crate::pressure;
 use crate::size_class::CLASSES;
 use crate::tcache::{State, Tcache};
 use crate::tls;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// Pages of a top that go back under the lock at once: 256 KiB, some 30 µs.
 const TOP_PIECE: usize = 64;
@@ -31,9 +31,16 @@ const SLABS_PIECE: usize = 8;
 /// Pages that a thread on a slow path gives back in one epoch: 16 MiB, some 2 ms.
 const SLOW_PATH_PAGES: usize = 4096;
 
+/// Times that a thread without memory offers its CPU to those that purge.
+const PATIENCE: usize = 10_000;
+
 /// Free bytes from which it is worth to look for some that can be given back, and as many again
 /// for each arena.
 const ENOUGH: usize = 1024 * 1024;
+
+/// Threads of which each may have a chunk that is in no bin, since the kernel drops its pages just
+/// now. SeqCst: who finds the bins empty looks here afterwards.
+static UNDERWAY: AtomicUsize = AtomicUsize::new(0);
 
 /// The last epoch in which a slow path ticked.
 static TICKED: AtomicU64 = AtomicU64::new(0);
@@ -129,10 +136,17 @@ fn purge(arena: &Arena, pages: usize, ages: &[u16]) -> usize {
 /// Gives at most `pages` of one dirty chunk back; the bytes, 0 when the kernel refuses, as it does
 /// for memory that the program locked (mlockall(2)).
 fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
+    UNDERWAY.fetch_add(1, SeqCst);
+    let purged = purge_one_chunk(arena, search, pages.min(CHUNK_PIECE));
+    UNDERWAY.fetch_sub(1, SeqCst);
+    purged
+}
+
+fn purge_one_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
     // SAFETY: the lock is held. The run then is this thread's alone, until it goes back to the
     // arena: under the lock, or as a borrowed one does.
     unsafe {
-        let run = arena.lock_open()?.take_dirty(search, pages.min(CHUNK_PIECE))?;
+        let run = arena.lock_open()?.take_dirty(search, pages)?;
         let bytes = run.pages * PAGE;
         // Up to the end of the kernel's page, where nothing else is (`purgeable_part`).
         let whole = os::round_up(bytes, os::page_size()).unwrap_or(bytes);
@@ -145,6 +159,22 @@ fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize
         }
         Some(dropped.min(bytes))
     }
+}
+
+/// Waits until what others purge just now is back in its arenas, for whoever needs the last free
+/// memory; not for ever.
+pub fn wait_for_others() {
+    for _ in 0..PATIENCE {
+        if UNDERWAY.load(SeqCst) == 0 {
+            return;
+        }
+        os::yield_now();
+    }
+}
+
+/// In the child after fork nobody else purges.
+pub fn after_fork() {
+    UNDERWAY.store(0, SeqCst);
 }
 
 /// Gives all free memory of the arenas back that can be given back, in small steps, but `pad`

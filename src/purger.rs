@@ -86,6 +86,7 @@ fn takes_care() -> bool {
 
 /// In the child after fork there is no helper, whatever there was before.
 pub fn after_fork() {
+    purge::after_fork();
     STATE.store(NONE, Release);
 }
 

@@ -382,7 +382,10 @@ impl Inner {
     /// The arena's lock is held.
     pub unsafe fn trim_top_to(&mut self, pad: usize) -> usize {
         // SAFETY: the lock is held.
-        let left = unsafe { self.leave_empty_heap() };
+        let left = unsafe {
+            self.absorb_clean();
+            self.leave_empty_heap()
+        };
         let freed = self.heap.trim(1, pad);
         left + self.trimmed(freed)
     }

@@ -6,7 +6,7 @@ use super::decay::STEPS;
 use super::pages::Run;
 use super::{Arena, Guard, Inner};
 use crate::os::{self, PAGE};
-use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, PageState};
+use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, CHUNK_ZERO, PageState};
 use crate::size_class::{CLASSES, Class};
 
 /// Dirty free pages that an arena keeps in any case: 256 KiB.
@@ -122,7 +122,27 @@ impl Inner {
     pub unsafe fn discard_top(&mut self, pages: usize) -> usize {
         let bytes = self.heap.discard(pages * PAGE);
         self.decay.purged(bytes / PAGE);
+        // SAFETY: the lock is held.
+        unsafe { self.absorb_clean() };
         bytes
+    }
+
+    /// Makes clean chunks that end at a clean top part of it.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn absorb_clean(&mut self) {
+        // SAFETY: the lock is held; what lies between the heap's base and its top is the heap's.
+        unsafe {
+            while self.heap.spare_bytes() == 0
+                && self.heap.top > self.heap.base
+                && let Some(start) = chunk::free_ending_at(self.heap.top)
+                && chunk::kind(start) == CHUNK_ZERO
+            {
+                self.bins.remove(start);
+                self.heap.lower_top(start, true);
+            }
+        }
     }
 }
 
