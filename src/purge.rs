@@ -11,7 +11,7 @@
 //! it as resident until then, and what was given back would not be known to be zero.
 
 use crate::arena::purge::Search;
-use crate::arena::{ARENAS, Arena, STEPS};
+use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, STEPS};
 use crate::config;
 use crate::limit;
 use crate::os::{self, PAGE};
@@ -64,7 +64,8 @@ pub fn is_worth_it() -> bool {
     ARENAS.iter().map(Arena::purgeable_bytes).sum::<usize>() >= enough
 }
 
-/// A tick on a thread's slow path, if nobody ticked in this epoch. Waits for no lock.
+/// A tick on a thread's slow path, if nobody ticked in this epoch. Passes over arenas whose lock
+/// another thread holds.
 pub fn tick_on_slow_path() {
     let Some(epoch) = epoch() else { return };
     if TICKED.swap(epoch, Relaxed) != epoch {
@@ -72,8 +73,8 @@ pub fn tick_on_slow_path() {
     }
 }
 
-/// Gives back what was not needed lately, at most `pages` of chunks and tops; waits for locks if
-/// `patient`. The bytes given back.
+/// Gives back what was not needed lately, at most `pages` of chunks and tops; of all arenas if
+/// `patient`, else of those whose lock is free at first. The bytes given back.
 pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
     let at_once = config::DECAY_MS.load(Relaxed) == 0 || limit::is_above_soft();
     let kept = if at_once { 0 } else { 100 - usize::from(pressure::level().min(100)) };
@@ -87,7 +88,7 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
         arena.cool_depot(&mut held);
         Tcache::cool_parked(&mut held);
         drop(held);
-        freed += cool_slabs(arena, STEPS as u8);
+        freed += cool_slabs(arena, STEPS as u8, usize::MAX);
         let surplus = arena.lock_open().map_or(0, |held| held.surplus(kept)).min(left);
         let bytes = purge(arena, surplus, &[STEPS as u16, STEPS as u16 / 2, 1, 0]);
         left -= (bytes / PAGE).min(left);
@@ -96,15 +97,16 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
     freed
 }
 
-/// Gives the free pages of slabs back that were not touched for `age` epochs; the bytes.
-fn cool_slabs(arena: &Arena, age: u8) -> usize {
-    let mut next = Some(1);
-    let mut freed = 0;
-    while let Some(class) = next {
+/// Gives the free pages back of at most about `slabs` slabs that were not touched for `age` epochs;
+/// the bytes.
+fn cool_slabs(arena: &Arena, age: u8, slabs: usize) -> usize {
+    let (mut next, mut left, mut freed) = (Some(1), slabs, 0);
+    while let (Some(class), 1..) = (next, left) {
         let Some(mut held) = arena.lock_open() else { break };
         // SAFETY: the lock is held.
         let (rest, bytes) = unsafe { held.cool_slabs(class, age, SLABS_PIECE) };
         next = rest;
+        left = left.saturating_sub(SLABS_PIECE);
         freed += bytes;
     }
     freed
@@ -115,9 +117,7 @@ fn cool_slabs(arena: &Arena, age: u8) -> usize {
 fn purge(arena: &Arena, pages: usize, ages: &[u16]) -> usize {
     let mut freed = 0;
     while freed < pages * PAGE {
-        let Some(mut held) = arena.lock_open() else { break };
-        // SAFETY: the lock is held.
-        match unsafe { held.discard_top(TOP_PIECE.min(pages - freed / PAGE)) } {
+        match purge_top(arena, pages - freed / PAGE) {
             0 => break,
             bytes => freed += bytes,
         }
@@ -190,7 +190,9 @@ pub fn trim(pad: usize) -> usize {
     let mut freed = 0;
     for arena in ARENAS.iter_open() {
         empty(arena);
-        freed += cool_slabs(arena, 0);
+        // Not more than there is now: others go on meanwhile, and might never let it end.
+        let slabs = arena.lock_open().map_or(0, |held| held.slab_count());
+        freed += cool_slabs(arena, 0, slabs);
         freed += purge_all(arena, pad);
     }
     freed
@@ -198,36 +200,51 @@ pub fn trim(pad: usize) -> usize {
 
 /// Gives the blocks that wait in an arena's lists back to their slabs, a magazine at a time.
 fn empty(arena: &Arena) {
-    let mut more = true;
-    while more {
-        let Some(mut held) = arena.lock_open() else { break };
+    for class in (1..CLASSES).filter(|&class| arena.depot_count(class) > 0) {
+        for _ in 0..DEPOT_SLOTS {
+            let Some(mut held) = arena.lock_open() else { return };
+            arena.give_depot_magazine(&mut held, class);
+        }
+    }
+    for _ in Tcache::all() {
+        let Some(mut held) = arena.lock_open() else { return };
         arena.drain(&mut held);
-        more = (1..CLASSES).any(|class| arena.give_depot_magazine(&mut held, class))
-            || Tcache::flush_parked(&mut held);
+        if !Tcache::flush_parked(&mut held) {
+            return;
+        }
     }
 }
 
-/// Gives every dirty chunk back, and the top down to `pad` bytes; the bytes.
+/// Gives every dirty chunk back that is there now, and the top down to `pad` bytes; the bytes.
 fn purge_all(arena: &Arena, pad: usize) -> usize {
+    let Some(held) = arena.lock_open() else { return 0 };
+    let keep = pad.div_ceil(PAGE);
+    let top = (held.heap.spare_bytes() / PAGE).saturating_sub(keep);
+    let all = held.dirty_pages();
+    drop(held);
     let mut freed = 0;
-    let mut search = Search::of(0);
-    while let Some(bytes @ 1..) = purge_chunk(arena, &mut search, CHUNK_PIECE) {
-        freed += bytes;
-    }
     // The pages of the top in pieces, and then the rest of it with one call that has nothing left
     // to do but to move the break.
-    while let Some(mut held) = arena.lock_open() {
-        let keep = pad.div_ceil(PAGE);
-        let pages = (held.heap.spare_bytes() / PAGE).saturating_sub(keep).min(TOP_PIECE);
-        // SAFETY: the lock is held.
-        let bytes = if pages == 0 { 0 } else { unsafe { held.discard_top(pages) } };
-        if bytes == 0 {
-            // SAFETY: the lock is held.
-            return freed + unsafe { held.trim_top_to(pad) };
+    while freed < top * PAGE {
+        match purge_top(arena, top - freed / PAGE) {
+            0 => break,
+            bytes => freed += bytes,
         }
+    }
+    let mut search = Search::of(0);
+    while freed < all * PAGE
+        && let Some(bytes @ 1..) = purge_chunk(arena, &mut search, CHUNK_PIECE)
+    {
         freed += bytes;
     }
-    freed
+    // SAFETY: the lock is held.
+    freed + arena.lock_open().map_or(0, |mut held| unsafe { held.trim_top_to(pad) })
+}
+
+/// Gives at most `pages` of the end of the top back, and no more than one piece; the bytes.
+fn purge_top(arena: &Arena, pages: usize) -> usize {
+    // SAFETY: the lock is held.
+    arena.lock_open().map_or(0, |mut held| unsafe { held.discard_top(pages.min(TOP_PIECE)) })
 }
 
 /// Makes every arena count against limits that were just set.

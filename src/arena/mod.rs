@@ -37,7 +37,7 @@ use decay::Decay;
 use slab::ClassState;
 
 /// Magazines of one class that an arena's depot holds at most.
-const DEPOT_SLOTS: usize = 4;
+pub const DEPOT_SLOTS: usize = 4;
 
 /// Bytes of undrained remote frees from which a sender takes the list to its arena itself.
 const REMOTE_LIMIT: usize = 1024 * 1024;

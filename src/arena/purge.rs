@@ -48,10 +48,15 @@ impl Inner {
             .saturating_sub(untouched + (self.bins.pages() - self.bins.dirty_pages()) * PAGE)
     }
 
-    /// Goes on to `epoch` of the purge clock.
+    /// Slabs of all classes.
+    pub fn slab_count(&self) -> usize {
+        self.classes.iter().map(|class| class.slabs as usize).sum()
+    }
+
+    /// Goes on to `epoch` of the purge clock. That goes back when the decay time is set anew.
     pub fn advance(&mut self, epoch: u64) {
-        let epochs = epoch.saturating_sub(self.epoch);
-        if epochs > 0 {
+        if epoch != self.epoch {
+            let epochs = epoch.checked_sub(self.epoch).unwrap_or(1);
             self.epoch = epoch;
             self.bins.epoch = epoch as u16;
             let dirty = self.dirty_pages();

@@ -181,8 +181,9 @@ impl Heap {
         // To the end of the kernel page that was touched last: a page that stayed would not be
         // zero. A heap's memory ends with a kernel page.
         let end = os::round_up(self.zero_from, unit).unwrap_or(self.zero_from);
-        // Where the program lowered the break, the rest of that page may be its own.
-        if self.source == Source::Brk && end > self.end {
+        // Where the program lowered the break, what lies above may be its own, or another's.
+        // SAFETY: reading the break has no precondition.
+        if self.source == Source::Brk && end > self.end.min(unsafe { os::sbrk(0) }.addr()) {
             return 0;
         }
         // SAFETY: above `top` nothing is in use; the arena's lock is held.
