@@ -30,7 +30,9 @@ unsafe fn put(slot: &DepotSlot, blocks: &Blocks, places: &[usize]) -> Vec<usize>
 /// Takes a magazine, if there is one.
 fn take(slot: &DepotSlot, blocks: &Blocks) -> Vec<usize> {
     // SAFETY: who takes a magazine owns it.
-    slot.take().map_or_else(Vec::new, |magazine| unsafe { blocks.magazine(magazine) })
+    slot.take().map_or_else(Vec::new, |magazine| unsafe {
+        blocks.magazine((magazine.head, magazine.count))
+    })
 }
 
 /// Two threads put, one takes: every magazine is in one pair of hands, or in the slot.

@@ -81,6 +81,27 @@ impl Decay {
     }
 }
 
+/// For how many epochs a count has not changed.
+#[derive(Debug, Clone, Copy)]
+pub struct IdleEpochs {
+    /// The count when it was last looked at.
+    pub seen: u32,
+    /// Epochs since it changed; stays at the most that fits.
+    pub epochs: u8,
+}
+
+impl IdleEpochs {
+    /// Of a count that is 0.
+    pub const NONE: Self = Self { seen: 0, epochs: 0 };
+
+    /// Looks at the count, once per epoch; the epochs since it changed.
+    pub fn tick(&mut self, count: u32) -> usize {
+        let same = core::mem::replace(&mut self.seen, count) == count;
+        self.epochs = if same { self.epochs.saturating_add(1) } else { 0 };
+        usize::from(self.epochs)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +156,14 @@ mod tests {
             free = tick(&mut decay, free);
         }
         assert_eq!(free, 300);
+    }
+
+    #[test]
+    fn a_count_that_changes_is_not_idle() {
+        let mut idle = IdleEpochs::NONE;
+        assert_eq!([0, 0, 5, 5, 6].map(|count| idle.tick(count)), [1, 2, 0, 1, 0]);
+        (0..300).for_each(|_| _ = idle.tick(6));
+        assert_eq!(idle.tick(6), 255);
     }
 
     #[test]

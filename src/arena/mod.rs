@@ -11,7 +11,7 @@ pub mod purge;
 pub mod slab;
 mod slab_pages;
 
-pub use decay::STEPS;
+pub use decay::{IdleEpochs, STEPS};
 
 use crate::check::invariant;
 use crate::config;
@@ -74,8 +74,8 @@ pub struct Inner {
     pub parked: *mut Parked,
     /// Times that a cache was parked or taken.
     pub parked_uses: u32,
-    /// As many at the last epoch that saw a difference, and epochs since then.
-    pub parked_idle: (u32, u8),
+    /// How long none was.
+    pub parked_idle: IdleEpochs,
     /// Bytes that they hold.
     pub parked_bytes: usize,
     /// Bytes of the arena's heaps.
@@ -103,7 +103,7 @@ impl Inner {
             warm_free_bytes: 0,
             parked: core::ptr::null_mut(),
             parked_uses: 0,
-            parked_idle: (0, 0),
+            parked_idle: IdleEpochs::NONE,
             parked_bytes: 0,
             classes: [ClassState::NEW; CLASSES],
             heap_bytes: 0,
@@ -348,8 +348,17 @@ impl Arena {
     /// `head` is a null-terminated list of blocks of this arena, the caller's to give.
     pub unsafe fn give(&self, head: *mut Block) {
         // SAFETY: the caller's contract.
+        unsafe { self.give_under(self.try_lock(), head) }
+    }
+
+    /// Takes blocks back under the lock that was asked for, or onto the remote list without it.
+    ///
+    /// # Safety
+    /// As for [`Arena::give`]; the guard is this arena's.
+    pub unsafe fn give_under(&self, held: Option<Guard<'_>>, head: *mut Block) {
+        // SAFETY: the caller's contract.
         unsafe {
-            match self.try_lock() {
+            match held {
                 Some(mut held) => held.give_blocks(head, usize::MAX),
                 None => self.give_remotely(head),
             }
@@ -390,8 +399,8 @@ impl Arena {
         Err(magazine)
     }
 
-    /// Takes a magazine out of the depot: its first block and count.
-    pub fn depot_take(&self, class: Class) -> Option<(*mut Block, usize)> {
+    /// Takes a magazine out of the depot.
+    pub fn depot_take(&self, class: Class) -> Option<Chain> {
         self.depot[class % CLASSES].iter().find_map(DepotSlot::take)
     }
 
@@ -399,12 +408,11 @@ impl Arena {
     pub fn depot_holds(&self, held: &mut Guard<'_>, class: Class, block: *mut Block) -> bool {
         let mut found = false;
         for slot in &self.depot[class % CLASSES] {
-            let Some((head, count)) = slot.take() else { continue };
+            let Some(magazine) = slot.take() else { continue };
             // SAFETY: a depot magazine is a list of `count` blocks of this arena, taken whole. It
             // goes back, or where that is not possible any more to its slabs.
             unsafe {
-                found |= Block::list_holds(head, block);
-                let magazine = Chain { head, tail: core::ptr::null_mut(), count };
+                found |= Block::list_holds(magazine.head, block);
                 if let Err(magazine) = self.depot_put(class, magazine) {
                     held.give_blocks(magazine.head, magazine.count);
                 }

@@ -163,26 +163,17 @@ impl Arena {
                 continue;
             }
             let state = held.class_mut(class);
-            let refilled = state.refilled as u32;
-            if core::mem::replace(&mut state.refilled_before, refilled) != refilled {
-                state.idle_epochs = 0;
-                continue;
+            if state.idle.tick(state.refilled as u32) >= STEPS {
+                self.give_depot_magazine(held, class);
             }
-            state.idle_epochs = state.idle_epochs.saturating_add(1);
-            if usize::from(state.idle_epochs) < STEPS {
-                continue;
-            }
-            self.give_depot_magazine(held, class);
         }
     }
 
     /// Gives a magazine of the depot back to its slabs; false when it has none of `class`.
     pub fn give_depot_magazine(&self, held: &mut Guard<'_>, class: Class) -> bool {
-        let taken = self.depot_take(class);
-        if let Some((head, count)) = taken {
-            // SAFETY: a depot magazine is a list of `count` blocks of this arena.
-            unsafe { held.give_blocks(head, count) };
-        }
-        taken.is_some()
+        let Some(magazine) = self.depot_take(class) else { return false };
+        // SAFETY: a depot magazine is a list of `count` blocks of this arena.
+        unsafe { held.give_blocks(magazine.head, magazine.count) };
+        true
     }
 }

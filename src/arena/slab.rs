@@ -5,7 +5,7 @@
 //! carved yet, or whose page was dropped (`slab_pages.rs`), are in no list; every other block is
 //! with the program, in a cache on its way, or on the slab's free list.
 
-use super::{Inner, slab_pages};
+use super::{IdleEpochs, Inner, slab_pages};
 use crate::check::invariant;
 use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
@@ -72,10 +72,8 @@ pub struct ClassState {
     pub refilled: u64,
     /// Bytes of requests of this class that larger classes served.
     lent: u32,
-    /// `refilled` at the last epoch that saw it change, cut to 32 bits …
-    pub(super) refilled_before: u32,
-    /// … and epochs since then, while the depot holds magazines of the class.
-    pub(super) idle_epochs: u8,
+    /// How long the class was not refilled while the depot held magazines of it.
+    pub(super) idle: IdleEpochs,
 }
 
 /// Empty slabs of a class that are kept for its next blocks.
@@ -96,8 +94,7 @@ impl ClassState {
         out: 0,
         refilled: 0,
         lent: 0,
-        refilled_before: 0,
-        idle_epochs: 0,
+        idle: IdleEpochs::NONE,
     };
 }
 

@@ -55,15 +55,16 @@ impl DepotSlot {
         }
     }
 
-    /// Takes the magazine out: its first block and count.
-    pub fn take(&self) -> Option<(*mut Block, usize)> {
+    /// Takes the magazine out; its tail is not known.
+    pub fn take(&self) -> Option<Chain> {
         if self.word.load(Relaxed) == 0 {
             return None;
         }
         // Acquire pairs with the release of `put`.
         let word = self.word.swap(0, Acquire);
         let head = (word & ((1 << COUNT_SHIFT) - 1)) as *mut Block;
-        (word != 0).then_some((head, (word >> COUNT_SHIFT) as usize))
+        let count = (word >> COUNT_SHIFT) as usize;
+        (word != 0).then_some(Chain { head, tail: core::ptr::null_mut(), count })
     }
 
     /// The first block of the magazine in the slot at this instant, or null, without taking it.

@@ -1,9 +1,10 @@
 //! How caches that are not used give their blocks back.
 
 use super::{State, Tcache};
-use crate::arena::{ARENAS, Arena, Guard, STEPS};
+use crate::arena::{ARENAS, Guard, IdleEpochs, STEPS};
 use crate::page_map;
-use crate::size_class::{CLASSES, Class};
+use crate::size_class::{CLASSES, Class, size};
+use crate::sync::block::Chain;
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU32};
@@ -40,6 +41,16 @@ impl Activity {
         }
     }
 
+    /// Looks at the thread's use, once per epoch; the epochs in which it took no slow path.
+    fn idle_epochs(&self) -> usize {
+        let seen = self.seen.load(Relaxed);
+        let mut idle = IdleEpochs { seen, epochs: self.idle.load(Relaxed) };
+        let epochs = idle.tick(self.uses.load(Relaxed));
+        self.seen.store(idle.seen, Relaxed);
+        self.idle.store(idle.epochs, Relaxed);
+        epochs
+    }
+
     /// Takes note of a slow path of `class`.
     pub fn note(&self, class: Class) {
         // Relaxed: a count, by its only writer.
@@ -68,18 +79,14 @@ impl Tcache {
         }
     }
 
-    /// Gives the spare magazine of a class back to its arena. Any thread may do that.
-    fn give_spare(&self, class: Class) {
-        let Some((head, count)) = self.spare(class).take() else { return };
-        let Some(arena) = ARENAS.get(page_map::owner(head.addr()).arena()) else { return };
-        // SAFETY: a magazine is a list of `count` blocks of one arena, and whoever takes it out
-        // of its slot owns it.
-        unsafe {
-            match arena.lock_open() {
-                Some(mut held) => held.give_blocks(head, count),
-                None => arena.give_remotely(head),
-            }
-        }
+    /// Gives the spare magazine of a class back to its arena; its bytes. Any thread may do that.
+    fn give_spare(&self, class: Class) -> usize {
+        let Some(Chain { head, count, .. }) = self.spare(class).take() else { return 0 };
+        let Some(arena) = ARENAS.get(page_map::owner(head.addr()).arena()) else { return 0 };
+        // SAFETY: a magazine is a list of blocks of one arena, and whoever takes it out of its
+        // slot owns it.
+        unsafe { arena.give_under(arena.lock_open(), head) };
+        count * size(class)
     }
 
     /// Takes the spare magazines of threads that sleep: that took no slow path for `age` epochs.
@@ -87,19 +94,8 @@ impl Tcache {
     pub fn cool_sleepers(age: usize) -> usize {
         let mut bytes = 0;
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
-            let activity = &cache.activity;
-            let uses = activity.uses.load(Relaxed);
-            let idle = match activity.seen.swap(uses, Relaxed) == uses {
-                true => activity.idle.load(Relaxed).saturating_add(1),
-                false => 0,
-            };
-            activity.idle.store(idle, Relaxed);
-            if usize::from(idle) < age {
-                continue;
-            }
-            for class in 1..CLASSES {
-                bytes += cache.spare(class).count() * crate::size_class::size(class);
-                cache.give_spare(class);
+            if cache.activity.idle_epochs() >= age {
+                bytes += (1..CLASSES).map(|class| cache.give_spare(class)).sum::<usize>();
             }
         }
         bytes
@@ -108,13 +104,8 @@ impl Tcache {
     /// Empties one cache that waits in an arena in which no thread began or ended for the decay
     /// time. Called once per epoch.
     pub fn cool_parked(held: &mut Guard<'_>) {
-        let (seen, idle) = held.parked_idle;
-        if seen != held.parked_uses {
-            held.parked_idle = (held.parked_uses, 0);
-            return;
-        }
-        held.parked_idle.1 = idle.saturating_add(1);
-        if usize::from(idle) >= STEPS {
+        let uses = held.parked_uses;
+        if held.parked_idle.tick(uses) >= STEPS {
             Self::flush_parked(held);
         }
     }
@@ -139,15 +130,8 @@ impl Tcache {
     /// Empties the cache into its arena, a magazine at a time; the thread goes on with it.
     pub fn give_all_back(&self) {
         self.send_pending();
-        let arena: &Arena = self.arena();
-        self.flush(|head, count| {
-            // SAFETY: the cache's blocks are its arena's.
-            unsafe {
-                match arena.lock_open() {
-                    Some(mut held) => held.give_blocks(head, count),
-                    None => arena.give_remotely(head),
-                }
-            }
-        });
+        let arena = self.arena();
+        // SAFETY: the cache's blocks are its arena's.
+        self.flush(|head, _| unsafe { arena.give_under(arena.lock_open(), head) });
     }
 }

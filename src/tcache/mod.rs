@@ -42,9 +42,10 @@ const VERDICT_WAITS: u32 = 64;
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
 /// only frees, and nobody needs them: it keeps no spare magazine then …
 const ONLY_FREES: u8 = 8;
-/// … and, once a small magazine was put into the depot to see whether somebody takes it, …
+/// … puts one small magazine into the depot, to see whether somebody takes it, …
+const PROBE_IS_DUE: u8 = ONLY_FREES + 1;
 const PROBED: u8 = ONLY_FREES + 2;
-/// … a bin of this part of a magazine. What lies in bins and depot after a burst stays there, and
+/// … and has a bin of this part of a magazine. What lies in bins and depot after a burst stays there, and
 /// each block may keep a page, or a slab, of its own.
 const SMALL_BIN: usize = 4;
 
@@ -293,15 +294,10 @@ impl Tcache {
             return true;
         }
         self.activity.note(class);
-        if let Some((head, count)) = self.spare(class).take() {
-            self.in_transit.set(head);
-            self.fill(class, head, count);
-            return true;
-        }
         let arena = self.arena();
-        if let Some((head, count)) = arena.depot_take(class) {
-            self.in_transit.set(head);
-            self.fill(class, head, count);
+        if let Some(full) = self.spare(class).take().or_else(|| arena.depot_take(class)) {
+            self.in_transit.set(full.head);
+            self.fill(class, full.head, full.count);
             return true;
         }
         self.send_pending();
@@ -355,7 +351,7 @@ impl Tcache {
     fn fill(&self, class: Class, head: *mut Block, count: usize) {
         let bin = self.bin(class);
         let capacity = magazine_capacity(class);
-        self.set_places(class, capacity);
+        self.places[class % CLASSES].set(capacity as u16);
         bin.room.set((capacity - count.min(capacity)) as u32 * ROOM_UNIT);
         self.overflows[class % CLASSES].set(0);
         compiler_fence(Release);
@@ -364,42 +360,51 @@ impl Tcache {
         self.in_transit.set(ptr::null_mut());
     }
 
+    /// Takes everything out of the bin of `class`, which has so many places then.
+    fn empty_bin(&self, class: Class, places: usize) -> Chain {
+        let bin = self.bin(class);
+        let (head, count) = (bin.head.get(), self.bin_count(class));
+        bin.head.set(ptr::null_mut());
+        self.set_places(class, places);
+        Chain { head, tail: ptr::null_mut(), count }
+    }
+
     /// Makes room in the full bin of `class`.
     #[cold]
     #[inline(never)]
     pub fn make_room(&self, class: Class) {
-        let bin = self.bin(class);
-        let spare = self.spare(class);
         self.activity.note(class);
-        let only_frees = self.only_frees(class);
-        if let Some((head, count)) = spare.take() {
-            self.retire(class, Chain { head, tail: ptr::null_mut(), count });
-        }
-        let (head, count) = (bin.head.get(), self.bin_count(class));
-        let full = Chain { head, tail: ptr::null_mut(), count };
-        bin.head.set(ptr::null_mut());
         let capacity = magazine_capacity(class);
-        self.set_places(class, if only_frees { capacity.div_ceil(SMALL_BIN) } else { capacity });
+        if self.only_frees(class) {
+            let full = self.empty_bin(class, capacity.div_ceil(SMALL_BIN));
+            self.give_surplus(class, full);
+            return;
+        }
+        let spare = self.spare(class);
+        if let Some(old) = spare.take() {
+            self.retire(class, old);
+        }
+        let full = self.empty_bin(class, capacity);
         // Not named in `in_transit`: as soon as it is in the slot, another thread may take it and
         // give it home, and a child must not do so again.
         // SAFETY: a bin is a list of so many blocks, this thread's.
-        let put = if only_frees { Err(full) } else { unsafe { spare.put(full) } };
-        if let Err(magazine) = put {
-            self.give_surplus(class, magazine);
+        if let Err(magazine) = unsafe { spare.put(full) } {
+            self.give_home(magazine);
         }
     }
 
     /// Whether the thread only frees blocks of `class`, and nobody takes magazines of it out of the
-    /// depot. When that begins, what lies there goes back to the slabs.
+    /// depot. When that begins, the spare and what lies there go back to the slabs.
     fn only_frees(&self, class: Class) -> bool {
         let overflows = &self.overflows[class % CLASSES];
         match overflows.get() {
             0..ONLY_FREES => return false,
             ONLY_FREES => {
-                while let Some((head, count)) = self.arena().depot_take(class) {
-                    self.give_home(Chain { head, tail: ptr::null_mut(), count });
+                let depot = || self.arena().depot_take(class);
+                while let Some(magazine) = self.spare(class).take().or_else(depot) {
+                    self.give_home(magazine);
                 }
-                overflows.set(ONLY_FREES + 1);
+                overflows.set(PROBE_IS_DUE);
             }
             PROBED if self.arena().depot_count(class) == 0 => {
                 overflows.set(0);
@@ -412,15 +417,17 @@ impl Tcache {
 
     /// Gives away what a thread that only frees has too much: once a small magazine to the depot,
     /// then all to the slabs.
-    fn give_surplus(&self, class: Class, magazine: Chain) {
+    fn give_surplus(&self, class: Class, mut magazine: Chain) {
         let overflows = &self.overflows[class % CLASSES];
         let is_small = magazine.count < magazine_capacity(class);
-        if is_small && overflows.get() == ONLY_FREES + 1 {
-            overflows.set(PROBED);
-            self.retire(class, magazine);
-        } else {
-            self.give_home(magazine);
+        if is_small && overflows.replace(PROBED) == PROBE_IS_DUE {
+            // SAFETY: the magazine is a list of this thread's own blocks of its arena.
+            match unsafe { self.arena().depot_put(class, magazine) } {
+                Ok(()) => return,
+                Err(back) => magazine = back,
+            }
         }
+        self.give_home(magazine);
     }
 
     /// Gives a magazine away: to the depot, or to the slabs.
@@ -428,16 +435,12 @@ impl Tcache {
     /// It is not named in `in_transit` any more: a child must not take back what another thread
     /// has taken from the depot already. A fork at the very instant loses it.
     fn retire(&self, class: Class, magazine: Chain) {
-        let arena = self.arena();
-        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-        let put = unsafe { arena.depot_put(class, magazine) };
         let overflows = &self.overflows[class % CLASSES];
-        match put {
-            // The probe is no sign that somebody takes them.
-            Ok(()) if overflows.get() < ONLY_FREES => overflows.set(0),
-            Ok(()) => {}
+        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
+        match unsafe { self.arena().depot_put(class, magazine) } {
+            Ok(()) => overflows.set(0),
             Err(magazine) => {
-                overflows.set(overflows.get().saturating_add(1).min(PROBED));
+                overflows.set(overflows.get() + 1);
                 self.give_home(magazine);
             }
         }
@@ -446,18 +449,13 @@ impl Tcache {
     /// Gives a list of blocks to their slabs.
     fn give_home(&self, magazine: Chain) {
         let arena = self.arena();
-        match arena.lock_open() {
-            Some(mut held) => {
-                let waited = held.waited;
-                arena.drain(&mut held);
-                // SAFETY: as above; the guard holds the lock.
-                unsafe { held.give_blocks(magazine.head, magazine.count) };
-                drop(held);
-                self.note_lock(waited);
-            }
-            // SAFETY: as above.
-            None => unsafe { arena.give_remotely(magazine.head) },
+        let mut held = arena.lock_open();
+        if let Some(held) = &mut held {
+            arena.drain(held);
+            self.note_lock(held.waited);
         }
+        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
+        unsafe { arena.give_under(held, magazine.head) };
     }
 
     /// Counts a use of the arena's lock.
@@ -479,16 +477,12 @@ impl Tcache {
     /// Empties all bins and spares.
     fn flush(&self, mut give: impl FnMut(*mut Block, usize)) {
         for class in 1..CLASSES {
-            let bin = self.bin(class);
-            let head = bin.head.get();
-            if !head.is_null() {
-                let count = self.bin_count(class);
-                bin.head.set(ptr::null_mut());
-                self.set_places(class, magazine_capacity(class));
-                give(head, count);
+            if !self.bin(class).head.get().is_null() {
+                let bin = self.empty_bin(class, magazine_capacity(class));
+                give(bin.head, bin.count);
             }
-            if let Some((head, count)) = self.spare(class).take() {
-                give(head, count);
+            if let Some(spare) = self.spare(class).take() {
+                give(spare.head, spare.count);
             }
         }
     }
