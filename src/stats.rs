@@ -142,7 +142,7 @@ impl Stats {
         self.top_bytes += top_bytes(&inner.heap);
         self.free_chunk_bytes += inner.bins.pages() * PAGE;
         // SAFETY: the caller holds the arena's lock.
-        unsafe { inner.bins.for_each(|_, _, _| self.free_chunks += 1) };
+        self.free_chunks += unsafe { inner.bins.count() };
     }
 
     /// Bytes in heaps, in use or free.
@@ -280,9 +280,8 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
         let Some(held) = arena.lock_open() else { continue };
         let (system, peak) = (held.heap_bytes as u64, held.peak_heap_bytes as u64);
         let (top, free, chunks) = {
-            let mut chunks = 0u64;
             // SAFETY: the lock is held.
-            unsafe { held.bins.for_each(|_, _, _| chunks += 1) };
+            let chunks = unsafe { held.bins.count() } as u64;
             (top_bytes(&held.heap), held.bins.pages() * PAGE, chunks)
         };
         let mut classes = [(0usize, 0u32, 0usize); CLASSES];

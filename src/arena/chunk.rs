@@ -171,53 +171,39 @@ impl Bins {
         None
     }
 
-    /// The first page of every free chunk, for walks that do not change the bins.
+    /// Number of free chunks.
     ///
     /// # Safety
-    /// The arena's lock is held during the walk.
-    pub unsafe fn for_each(&self, mut visit: impl FnMut(usize, usize, u8)) {
-        for &head in self.dirty.heads.iter().chain(&self.clean.heads) {
-            let mut id = head;
-            while id != 0 {
-                // SAFETY: as in `find`.
-                unsafe {
-                    let start = page_map::page_address(id);
-                    let desc = *page_map::desc(start);
-                    visit(start, desc.pages as usize, desc.flags);
-                    id = desc.next;
-                }
-            }
-        }
+    /// The arena's lock is held.
+    pub unsafe fn count(&self) -> usize {
+        let lists = [&self.dirty, &self.clean];
+        // SAFETY: the caller's contract.
+        let count = |lists: &Lists| (0..BINS).map(|bin| unsafe { lists.chunks(bin) }.count()).sum();
+        lists.map(count).iter().sum::<usize>()
     }
 
     /// A dirty chunk that is free for at least `age` epochs and has something that can be given
     /// back, among the first few of each bin, the largest first, from bin `from` downwards: its
-    /// first page and its bin.
+    /// first page, its bin, and that part of it.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn find_dirty(&self, age: u16, from: usize) -> Option<(usize, usize)> {
+    pub unsafe fn find_dirty(&self, age: u16, from: usize) -> Option<(usize, usize, Part)> {
         let mut candidates = self.dirty.filled & (u128::MAX >> (LAST_BIN - from.min(LAST_BIN)));
         while candidates != 0 {
             let bin = LAST_BIN - candidates.leading_zeros() as usize;
-            let mut id = self.dirty.heads[bin];
-            for _ in 0..DIRTY_SEARCH {
-                if id == 0 {
-                    break;
+            // SAFETY: the lock is held.
+            let mut chunks = unsafe { self.dirty.chunks(bin) }.take(DIRTY_SEARCH);
+            let found = chunks.find_map(|(start, desc)| {
+                if self.epoch.wrapping_sub(desc.home_or_epoch) < age {
+                    return None;
                 }
-                // SAFETY: ids on lists are those of free chunks in covered heaps.
-                let (start, desc) = unsafe {
-                    let start = page_map::page_address(id);
-                    (start, *page_map::desc(start))
-                };
-                let pages = desc.pages as usize;
-                if self.epoch.wrapping_sub(desc.home_or_epoch) >= age
-                    // SAFETY: the chunk is free.
-                    && unsafe { purgeable_part(start, pages) }.is_some()
-                {
-                    return Some((start, bin));
-                }
-                id = desc.next;
+                // SAFETY: the chunk is free, and the lock held.
+                let part = unsafe { purgeable_part(start, desc.pages as usize) }?;
+                Some((start, bin, part))
+            });
+            if found.is_some() {
+                return found;
             }
             candidates &= !(1 << bin);
         }
@@ -226,35 +212,42 @@ impl Bins {
 }
 
 impl Lists {
+    /// The chunks of a bin: their first pages and descriptors.
+    ///
+    /// # Safety
+    /// The arena's lock is held while they are looked at, and the bin stays as it is.
+    #[inline(always)]
+    unsafe fn chunks(&self, bin: usize) -> impl Iterator<Item = (usize, PageDesc)> {
+        let head = if self.filled >> bin & 1 == 0 { 0 } else { self.heads[bin % BINS] };
+        let chunk = |id: PageId| {
+            // SAFETY: ids on lists are those of free chunks in covered heaps.
+            (id != 0).then(|| unsafe {
+                let start = page_map::page_address(id);
+                (start, *page_map::desc(start))
+            })
+        };
+        core::iter::successors(chunk(head), move |(_, desc)| chunk(desc.next))
+    }
+
     /// The best of the chunks looked at in one bin that hold `pages` pages at a multiple of
     /// `align` bytes: its pages, its start, and the aligned address in it.
     ///
     /// # Safety
     /// The arena's lock is held.
     unsafe fn find(&self, bin: usize, pages: usize, align: usize) -> Option<(usize, usize, usize)> {
-        let mut best: Option<(usize, usize, usize)> = None;
-        let mut id = if self.filled >> bin & 1 == 0 { 0 } else { self.heads[bin % BINS] };
-        for _ in 0..SEARCH {
-            if id == 0 {
-                break;
-            }
-            // SAFETY: ids on lists are those of free chunks in covered heaps.
-            let (start, desc) = unsafe {
-                let start = page_map::page_address(id);
-                (start, *page_map::desc(start))
-            };
+        // SAFETY: the caller's contract.
+        let chunks = unsafe { self.chunks(bin) }.take(SEARCH);
+        let fitting = chunks.filter_map(|(start, desc)| {
             let size = desc.pages as usize;
             let at = (start + align - 1) & !(align - 1);
-            if at + pages * PAGE <= start + size * PAGE
-                && best.is_none_or(|(other, from, _)| (size, start) < (other, from))
-            {
-                best = Some((size, start, at));
-            }
-            id = desc.next;
-        }
-        best
+            (at + pages * PAGE <= start + size * PAGE).then_some((size, start, at))
+        });
+        fitting.min()
     }
 }
+
+/// First byte and end of a part of a chunk.
+pub type Part = (usize, usize);
 
 /// The part of a free chunk that is whole pages of the kernel: its start and end. The page that
 /// ends a mapped heap counts as the chunk's before it, since nothing is in it; the end is the
@@ -262,7 +255,7 @@ impl Lists {
 ///
 /// # Safety
 /// The chunk lies in a heap of the arena whose lock is held.
-pub unsafe fn purgeable_part(start: usize, pages: usize) -> Option<(usize, usize)> {
+unsafe fn purgeable_part(start: usize, pages: usize) -> Option<Part> {
     let unit = os::page_size();
     let end = start + pages * PAGE;
     let from = os::round_up(start, unit)?;

@@ -16,7 +16,7 @@ const RESERVE: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub struct Search {
     /// Chunks that are free for at least so many epochs.
-    pub age: u16,
+    age: u16,
     /// From this bin downwards.
     bin: usize,
 }
@@ -78,13 +78,9 @@ impl Inner {
     pub unsafe fn take_dirty(&mut self, search: &mut Search, pages: usize) -> Option<Run> {
         // SAFETY: the lock is held; the chunk is one of these bins.
         unsafe {
-            let (start, bin) = self.bins.find_dirty(search.age, search.bin)?;
+            let (start, bin, (from, to)) = self.bins.find_dirty(search.age, search.bin)?;
             search.bin = bin;
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
-            let Some((from, to)) = chunk::purgeable_part(start, size) else {
-                self.bins.insert(start, size, epoch, flags);
-                return None;
-            };
             // The upper part goes, so that low addresses stay warm; what shares a page of the
             // kernel with others stays dirty.
             let unit = os::page_size();

@@ -129,25 +129,17 @@ unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>
     window::of(arena).set(start + pages.start * PAGE, pages.len() * PAGE, bin);
 }
 
-/// What became of a slab whose pages were looked through.
-struct Dropped {
-    /// Pages given back, and so many blocks in them.
-    bytes: usize,
-}
-
-/// Gives the pages of the slab back in which every block is free. Its free list loses their
-/// blocks.
+/// The pages of the slab in which every block is free, dropped ones included; of those that were
+/// carved so far, `pages` of them.
 ///
 /// # Safety
-/// The slab at `start` is one of `arena`, whose lock is held.
-unsafe fn drop_pages(slab: *mut Slab, start: usize, arena: u16) -> Dropped {
+/// The slab at `start` has carved blocks, and is one of an arena whose lock is held.
+unsafe fn idle_pages(slab: *mut Slab, start: usize, pages: usize) -> u64 {
     // SAFETY: the caller's contract.
     unsafe {
-        let class = usize::from((*slab).class);
-        let size = size_class::size(class);
+        let size = size_class::size(usize::from((*slab).class));
         let carved = usize::from((*slab).carved.load(Relaxed));
         let dropped = (*slab).dropped.load(Relaxed);
-        let index_of = |block: *mut Block| (block.addr() - start) / size;
         let mut free = [0u64; MAX_BLOCKS / 64];
         let mut note = |index: usize| {
             if let Some(word) = free.get_mut(index / 64) {
@@ -156,15 +148,13 @@ unsafe fn drop_pages(slab: *mut Slab, start: usize, arena: u16) -> Dropped {
         };
         let mut block = (*slab).free;
         while !block.is_null() {
-            note(index_of(block));
+            note((block.addr() - start) / size);
             block = Block::next(block);
         }
-        let carved_pages = ((carved - 1) * size) / PAGE + 1;
-        for page in (0..carved_pages).filter(|page| dropped >> page & 1 != 0) {
+        for page in (0..pages).filter(|page| dropped >> page & 1 != 0) {
             blocks_of_page(page, size, carved).for_each(&mut note);
         }
-        // A page is idle if no block that touches it is in use.
-        let mut idle = u64::MAX >> (64 - carved_pages.min(64));
+        let mut idle = u64::MAX >> (64 - pages.min(64));
         for index in 0..carved {
             if free.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 0) {
                 for page in index * size / PAGE..=(index * size + size - 1) / PAGE {
@@ -172,9 +162,25 @@ unsafe fn drop_pages(slab: *mut Slab, start: usize, arena: u16) -> Dropped {
                 }
             }
         }
-        let new = idle & !dropped;
+        idle
+    }
+}
+
+/// Gives the pages of the slab back in which every block is free; the bytes. Its free list loses
+/// their blocks.
+///
+/// # Safety
+/// The slab at `start` has carved blocks, and is one of `arena`, whose lock is held.
+unsafe fn drop_pages(slab: *mut Slab, start: usize, arena: u16) -> usize {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let size = size_class::size(usize::from((*slab).class));
+        let carved = usize::from((*slab).carved.load(Relaxed));
+        let pages = (carved - 1) * size / PAGE + 1;
+        let dropped = (*slab).dropped.load(Relaxed);
+        let new = idle_pages(slab, start, pages) & !dropped;
         if new == 0 {
-            return Dropped { bytes: 0 };
+            return 0;
         }
         let mut block = core::mem::replace(&mut (*slab).free, core::ptr::null_mut());
         while !block.is_null() {
@@ -189,12 +195,9 @@ unsafe fn drop_pages(slab: *mut Slab, start: usize, arena: u16) -> Dropped {
             block = next;
         }
         let has_blocks = |page: &usize| !blocks_of_page(*page, size, carved).is_empty();
-        let mut gone = dropped;
-        for page in (0..carved_pages).filter(|page| new >> page & 1 != 0).filter(has_blocks) {
-            gone |= 1 << page;
-        }
-        (*slab).dropped.store(gone, Relaxed);
-        Dropped { bytes: discard_pages(start, new, arena, size <= MAX_ONE_GRANULE) }
+        let with_blocks = (0..pages).filter(has_blocks).fold(0, |bits, page| bits | 1 << page);
+        (*slab).dropped.store(dropped | new & with_blocks, Relaxed);
+        discard_pages(start, new, arena, size <= MAX_ONE_GRANULE)
     }
 }
 
@@ -268,7 +271,7 @@ impl Inner {
                 return 0;
             }
             let bytes = match os::page_size() {
-                PAGE => drop_pages(slab, start, self.id).bytes,
+                PAGE => drop_pages(slab, start, self.id),
                 _ => 0,
             };
             self.list(class, start, slab, List::Bare);
