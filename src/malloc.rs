@@ -121,9 +121,6 @@ fn borrow_from_larger(cache: &Tcache, class: Class) -> Option<*mut u8> {
     Some(malloc_class(lender))
 }
 
-/// How often a thread that finds no memory tries again for what others may have freed meanwhile.
-const TRIES_WITHOUT_MEMORY: usize = 4;
-
 /// A block without a thread cache: after the thread's end, or where the thread's arena can not
 /// be entered. Any arena serves that is free at this instant, then any that can be waited for;
 /// last a mapping.
@@ -135,14 +132,8 @@ fn take_directly(class: Class) -> *mut u8 {
         .find_map(|arena| take_one(arena.try_lock()?, class))
         .or_else(patiently)
         .or_else(|| take_one(ARENAS.choose(0).lock_open()?, class))
-        .or_else(|| {
-            // Memory is out, or others hold every lock; they look for memory as well, perhaps.
-            (0..TRIES_WITHOUT_MEMORY).find_map(|_| {
-                purge::wait_for_others();
-                purge::trim(0);
-                patiently()
-            })
-        })
+        // Memory is out, or others hold every lock; they look for memory as well, perhaps.
+        .or_else(|| purge::find_after_trim(patiently))
         .unwrap_or_else(|| huge::allocate(size_class::size(class), PAGE))
 }
 
@@ -187,27 +178,25 @@ fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if block.is_null() { find_free_large(bytes, align) } else { (block, true) }
 }
 
+/// A mapping of its own: its address, and that it is zero.
+fn mapping(bytes: usize, align: usize) -> Option<(usize, bool)> {
+    let block = huge::allocate(bytes, align);
+    (!block.is_null()).then(|| (block.expose_provenance(), true))
+}
+
 /// What the kernel does not give: from free memory of any arena, or from what that gives back.
 #[cold]
 fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     // SAFETY: the lock is held.
     let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align, true) };
     let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
-    // More than there is at all will not be found by giving back and trying again.
-    let tries = match bytes <= MAPPED.brk.get() + MAPPED.mmap.get() {
-        true => TRIES_WITHOUT_MEMORY,
-        false => 0,
-    };
     let found = find().or_else(|| {
-        (0..tries).find_map(|_| {
-            purge::wait_for_others();
-            purge::trim(0);
-            // What is purged has coalesced.
-            find().or_else(|| match huge::allocate(bytes, align) {
-                block if block.is_null() => None,
-                block => Some((block.expose_provenance(), true)),
-            })
-        })
+        // More than there is at all is not found by giving back and trying again.
+        if bytes > MAPPED.brk.get() + MAPPED.mmap.get() {
+            return None;
+        }
+        // What is purged has coalesced.
+        purge::find_after_trim(|| find().or_else(|| mapping(bytes, align)))
     });
     match found {
         Some((address, zero)) => (ptr::with_exposed_provenance_mut(address), zero),

@@ -73,9 +73,13 @@ pub static SIMULATED_PAGE: AtomicUsize = AtomicUsize::new(0);
 
 /// The kernel's page size in bytes, at least [`PAGE`].
 pub fn page_size() -> usize {
+    kernel_page_size().max(PAGE).max(SIMULATED_PAGE.load(Relaxed))
+}
+
+/// The page size in bytes that the kernel has in truth.
+pub fn kernel_page_size() -> usize {
     // SAFETY: no precondition; the value comes from the auxiliary vector, without a call.
-    let bytes = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
-    bytes.max(PAGE).max(SIMULATED_PAGE.load(Relaxed))
+    unsafe { libc::getauxval(libc::AT_PAGESZ) as usize }
 }
 
 /// `bytes` rounded up to a multiple of `unit`, a power of two; `None` on overflow.
@@ -399,6 +403,11 @@ pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
         }
     });
     buffer.get(..length).unwrap_or_default()
+}
+
+/// What stands behind `prefix` in the first line of the text that begins with it.
+pub fn line_behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(prefix))
 }
 
 /// Writes all of `text` to `fd`, as far as the file takes it.

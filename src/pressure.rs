@@ -92,8 +92,7 @@ fn nearness(used: u64, limit: u64) -> u8 {
 fn cache(group: &[u8]) -> u64 {
     let mut buffer = [0u8; 2048];
     let stat = contents(group, b"memory.stat", &mut buffer);
-    let line = stat.split(|&byte| byte == b'\n').find_map(|l| l.strip_prefix(b"inactive_file "));
-    line.and_then(config::decimal).unwrap_or(0)
+    os::line_behind(stat, b"inactive_file ").and_then(config::decimal).unwrap_or(0)
 }
 
 /// Five times `some avg10`: "some avg10=1.23 avg60=…".

@@ -31,6 +31,9 @@ const SLABS_PIECE: usize = 8;
 /// Pages that a thread on a slow path gives back in one epoch: 16 MiB, some 2 ms.
 const SLOW_PATH_PAGES: usize = 4096;
 
+/// How often a thread that finds no memory tries again for what others may have freed meanwhile.
+const TRIES_WITHOUT_MEMORY: usize = 4;
+
 /// Times that a thread without memory offers its CPU to those that purge.
 const PATIENCE: usize = 10_000;
 
@@ -90,7 +93,7 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
         drop(held);
         freed += cool_slabs(arena, STEPS as u8, usize::MAX);
         let surplus = arena.lock_open().map_or(0, |held| held.surplus(kept)).min(left);
-        let bytes = purge(arena, surplus, &[STEPS as u16, STEPS as u16 / 2, 1, 0]);
+        let bytes = purge(arena, surplus, usize::MAX, &[STEPS as u16, STEPS as u16 / 2, 1, 0]);
         left -= (bytes / PAGE).min(left);
         freed += bytes;
     }
@@ -112,25 +115,31 @@ fn cool_slabs(arena: &Arena, age: u8, slabs: usize) -> usize {
     freed
 }
 
-/// Gives `pages` dirty pages back, of the top first, since that is what is needed last, then of
-/// chunks: those first that are free for the first of `ages` epochs, and so on. The bytes.
-fn purge(arena: &Arena, pages: usize, ages: &[u16]) -> usize {
+/// Gives `pages` dirty pages back, of the top first, since that is what is needed last, but no more
+/// than `top` of it; then of chunks: those first that are free for the first of `ages` epochs, and
+/// so on. The bytes.
+fn purge(arena: &Arena, pages: usize, top: usize, ages: &[u16]) -> usize {
     let mut freed = 0;
-    while freed < pages * PAGE {
-        match purge_top(arena, pages - freed / PAGE) {
+    while freed < pages.min(top) * PAGE {
+        match purge_top(arena, pages.min(top) - freed / PAGE) {
             0 => break,
             bytes => freed += bytes,
         }
     }
     for mut search in ages.iter().map(|&age| Search::of(age)) {
-        while freed < pages * PAGE {
-            match purge_chunk(arena, &mut search, pages - freed / PAGE) {
-                Some(bytes) if bytes > 0 => freed += bytes,
-                _ => break,
-            }
+        while freed < pages * PAGE
+            && let Some(bytes @ 1..) = purge_chunk(arena, &mut search, pages - freed / PAGE)
+        {
+            freed += bytes;
         }
     }
     freed
+}
+
+/// Gives at most `pages` of the end of the top back, and no more than one piece; the bytes.
+fn purge_top(arena: &Arena, pages: usize) -> usize {
+    // SAFETY: the lock is held.
+    arena.lock_open().map_or(0, |mut held| unsafe { held.discard_top(pages.min(TOP_PIECE)) })
 }
 
 /// Gives at most `pages` of one dirty chunk back; the bytes, 0 when the kernel refuses, as it does
@@ -163,7 +172,7 @@ fn purge_one_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<u
 
 /// Waits until what others purge just now is back in its arenas, for whoever needs the last free
 /// memory; not for ever.
-pub fn wait_for_others() {
+fn wait_for_others() {
     for _ in 0..PATIENCE {
         if UNDERWAY.load(SeqCst) == 0 {
             return;
@@ -218,33 +227,23 @@ fn empty(arena: &Arena) {
 /// Gives every dirty chunk back that is there now, and the top down to `pad` bytes; the bytes.
 fn purge_all(arena: &Arena, pad: usize) -> usize {
     let Some(held) = arena.lock_open() else { return 0 };
-    let keep = pad.div_ceil(PAGE);
-    let top = (held.heap.spare_bytes() / PAGE).saturating_sub(keep);
+    let top = (held.heap.spare_bytes() / PAGE).saturating_sub(pad.div_ceil(PAGE));
     let all = held.dirty_pages();
     drop(held);
-    let mut freed = 0;
-    // The pages of the top in pieces, and then the rest of it with one call that has nothing left
-    // to do but to move the break.
-    while freed < top * PAGE {
-        match purge_top(arena, top - freed / PAGE) {
-            0 => break,
-            bytes => freed += bytes,
-        }
-    }
-    let mut search = Search::of(0);
-    while freed < all * PAGE
-        && let Some(bytes @ 1..) = purge_chunk(arena, &mut search, CHUNK_PIECE)
-    {
-        freed += bytes;
-    }
+    let freed = purge(arena, all, top, &[0]);
+    // What is left to do for one call under the lock is to move the break, or to unmap a heap.
     // SAFETY: the lock is held.
     freed + arena.lock_open().map_or(0, |mut held| unsafe { held.trim_top_to(pad) })
 }
 
-/// Gives at most `pages` of the end of the top back, and no more than one piece; the bytes.
-fn purge_top(arena: &Arena, pages: usize) -> usize {
-    // SAFETY: the lock is held.
-    arena.lock_open().map_or(0, |mut held| unsafe { held.discard_top(pages.min(TOP_PIECE)) })
+/// Looks again for what was not found, after everything was given back that can be; what others
+/// purge just now is waited for. A few times, since they go on taking.
+pub fn find_after_trim<T>(find: impl Fn() -> Option<T>) -> Option<T> {
+    (0..TRIES_WITHOUT_MEMORY).find_map(|_| {
+        wait_for_others();
+        trim(0);
+        find()
+    })
 }
 
 /// Makes every arena count against limits that were just set.

@@ -1,10 +1,10 @@
 //! Who gives memory back: a thread on a slow path, or the helper thread, which does so while the
 //! program does nothing.
 //!
-//! There is one helper per process. It is started by a slow path once the process has several threads and much
-//! free memory, and ends when nothing was left to do for a while: a process that is done with its
-//! threads has one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals
-//! and allocates nothing. (pthread_create(3) does, through the process's malloc; so it is called
+//! There is one helper per process. It is started by a slow path once the process has several
+//! threads and much free memory, and ends when nothing was left to do for a while: a process that
+//! is done with its threads has one again, as setns(2), unshare(2) and Python's fork want it. It
+//! blocks all signals and allocates nothing. (pthread_create(3) does, through the process's malloc; so it is called
 //! while no lock of the allocator is held.)
 
 use crate::config;
@@ -15,8 +15,8 @@ use crate::tcache::{self, State, Tcache};
 use crate::tls;
 use core::ffi::c_void;
 use core::ptr;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// No helper.
 const NONE: u32 = 0;

@@ -183,7 +183,8 @@ impl Stats {
         put("lock_waits", self.lock_waits);
         put("memory_pressure_percent", u64::from(pressure::level()));
         put("anon_huge_page_bytes", proc_bytes(c"/proc/self/smaps_rollup", b"AnonHugePages:"));
-        line.str(",\"huge_page_policy\":\"").str(policy_name()).str("\"");
+        let policy = config::huge_pages_name(config::HUGE_PAGES.load(Relaxed));
+        line.str(",\"huge_page_policy\":\"").str(policy).str("\"");
         os::write_all(fd, line.as_bytes());
         let mut line = Text::<512>::new();
         line.str(",\"kernel_calls\":{\"brk\":").number(KERNEL_CALLS.brk.load(Relaxed));
@@ -213,15 +214,6 @@ impl Stats {
     }
 }
 
-/// The policy for huge pages, as the setting writes it.
-fn policy_name() -> &'static str {
-    match config::HUGE_PAGES.load(Relaxed) {
-        config::HUGE_NEVER => "never",
-        config::HUGE_DENSE => "dense",
-        _ => "always",
-    }
-}
-
 /// Figures of the process (proc_pid_status(5)).
 const STATUS: &CStr = c"/proc/self/status";
 
@@ -229,8 +221,8 @@ const STATUS: &CStr = c"/proc/self/status";
 fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
     let mut buffer = [0u8; 4096];
     let text = os::read_file(file, &mut buffer);
-    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));
-    let digits = line.unwrap_or_default().iter().filter(|b| b.is_ascii_digit());
+    let digits =
+        os::line_behind(text, name).unwrap_or_default().iter().filter(|b| b.is_ascii_digit());
     1024 * digits.fold(0u64, |sum, &d| sum.wrapping_mul(10).wrapping_add(u64::from(d - b'0')))
 }
 

@@ -53,16 +53,24 @@ impl Run {
 }
 
 impl Inner {
-    /// A run of `pages` pages at a multiple of `align` bytes: from the bins, else from the top,
-    /// else from more memory. `None` when the kernel has no more.
+    /// A run of `pages` pages at a multiple of `align` bytes: from the bins, else from the top; if
+    /// the arena `grows` for it, else from more memory. `None` when there is none, or the hard limit
+    /// would be crossed. (What is free and dirty counts already, but whoever meets the limit gives
+    /// that back first.)
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn take_run(&mut self, pages: usize, align: usize) -> Option<Run> {
+    pub unsafe fn take_run(&mut self, pages: usize, align: usize, grows: bool) -> Option<Run> {
+        if !limit::admits(pages * PAGE) {
+            return None;
+        }
         // SAFETY: the lock is held.
         unsafe {
-            if let Some(run) = self.take_run_at_hand(pages, align) {
-                return Some(run);
+            let at_hand =
+                self.take_from_bins(pages, align).or_else(|| self.take_from_top(pages, align));
+            self.decay.note(self.dirty_pages());
+            if at_hand.is_some() || !grows {
+                return at_hand;
             }
             // Free memory of others first, for slabs: a granule has one owner, and only slabs
             // own their granules whole.
@@ -73,25 +81,10 @@ impl Inner {
                 return Some(run);
             }
             let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
-            if !limit::admits(bytes) || !self.grow(bytes) {
+            if !self.grow(bytes) {
                 return None;
             }
             self.take_from_top(pages, align)
-        }
-    }
-
-    /// As [`Inner::take_run`], without more memory.
-    unsafe fn take_run_at_hand(&mut self, pages: usize, align: usize) -> Option<Run> {
-        // What is free and dirty counts already, but whoever meets the limit gives that back first.
-        if !limit::admits(pages * PAGE) {
-            return None;
-        }
-        // SAFETY: the lock is held.
-        unsafe {
-            let run =
-                self.take_from_bins(pages, align).or_else(|| self.take_from_top(pages, align));
-            self.decay.note(self.dirty_pages());
-            run
         }
     }
 
@@ -405,10 +398,7 @@ impl Inner {
         let align = align.max(PAGE);
         // SAFETY: the lock is held, and the run is new.
         unsafe {
-            let run = match grows {
-                true => self.take_run(pages, align)?,
-                false => self.take_run_at_hand(pages, align)?,
-            };
+            let run = self.take_run(pages, align, grows)?;
             run.describe(PageState::Large);
             self.large_blocks += 1;
             self.large_bytes += pages * PAGE;

@@ -1,6 +1,7 @@
 //! The settings as a program sees them.
 
 use super::NEVER;
+use super::parse;
 use super::table::{Kind, Origin, Spec, TABLE};
 use crate::check::Text;
 use crate::os;
@@ -89,11 +90,7 @@ impl Spec {
             Kind::Bytes => Value::Bytes(value),
             Kind::Milliseconds => Value::Milliseconds(value),
             Kind::Switch => Value::Switch(value != 0),
-            Kind::HugePages => Value::Word(match value as u8 {
-                super::HUGE_NEVER => "never",
-                super::HUGE_DENSE => "dense",
-                _ => "always",
-            }),
+            Kind::HugePages => Value::Word(parse::huge_pages_name(value as u8)),
             Kind::Directory => Value::Directory(directory()),
         }
     }

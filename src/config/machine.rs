@@ -147,7 +147,7 @@ fn own_group() -> FilePath {
     let mut buffer = [0u8; PATH_BYTES];
     let own = os::read_file(c"/proc/self/cgroup", &mut buffer);
     // Version 2 has the one line "0::/path".
-    let line = own.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+    let line = os::line_behind(own, b"0::");
     let Some(group) = line.filter(|&group| group != b"/") else { return root };
     let mut path = root;
     path.put(group);

@@ -18,7 +18,7 @@ mod table;
 pub(crate) use environment::read as read_environment;
 pub use listing::{Setting, Source, Value, settings, write_lines};
 pub(crate) use machine::{FilePath, cgroup_path, usable_cpus};
-pub(crate) use parse::decimal;
+pub(crate) use parse::{decimal, huge_pages_name};
 pub(crate) use program::Program;
 pub(crate) use table::{Key, Origin};
 
@@ -78,7 +78,6 @@ static LIMIT_HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 /// What is called when [`SOFT_LIMIT`] is crossed: by the thread that crossed it, while it holds no
 /// lock, so that it may allocate.
-#[allow(dead_code, reason = "for what enforces the limits")]
 pub(crate) fn limit_hook() -> Option<fn()> {
     let hook = LIMIT_HOOK.load(Relaxed);
     // SAFETY: null, which is None, or a `fn()` that was stored.

@@ -73,6 +73,15 @@ pub fn huge_pages(text: &[u8]) -> Option<usize> {
     Some(usize::from(value))
 }
 
+/// The name of a value of `huge_pages`.
+pub fn huge_pages_name(value: u8) -> &'static str {
+    match value {
+        HUGE_NEVER => "never",
+        HUGE_DENSE => "dense",
+        _ => "always",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

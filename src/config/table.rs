@@ -343,9 +343,7 @@ impl Spec {
 
 /// Whether the kernel's pages can be taken to have this size; 0: its own.
 fn is_page_size(bytes: usize) -> bool {
-    // SAFETY: no precondition; the value comes from the auxiliary vector, without a call.
-    let kernel = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
-    matches!(bytes, 0 | 0x4000 | 0x10000) && (bytes == 0 || bytes >= kernel)
+    bytes == 0 || matches!(bytes, 0x4000 | 0x10000) && bytes >= os::kernel_page_size()
 }
 
 #[cfg(test)]
