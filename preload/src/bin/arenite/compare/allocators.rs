@@ -1,19 +1,15 @@
 //! The allocators that are compared: Arenite, the system's, and the libraries of others.
 
 use super::Options;
-use crate::library;
 use anyhow::{Context, Result, bail};
+pub use libraries::{AGAIN, ARENITE, Named, SYSTEM, Setting};
+use libraries::{preloadable, stem, unknown};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// The names that are not a peer's.
-pub const ARENITE: &str = "arenite";
-pub const AGAIN: &str = "arenite-again";
-pub const SYSTEM: &str = "system";
 
 /// The end of the name of a mimalloc without huge pages.
 const NO_HUGE_PAGES_NAME: &str = "-nothp";
@@ -62,47 +58,6 @@ impl Allocator {
     }
 }
 
-/// A library that the user names.
-#[derive(Debug, Clone)]
-pub struct Named {
-    name: String,
-    path: PathBuf,
-}
-
-impl std::str::FromStr for Named {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (name, path) = text.split_once('=').context("it is NAME=PATH")?;
-        if name.is_empty() || name.contains(':') || [ARENITE, AGAIN, SYSTEM].contains(&name) {
-            bail!("'{name}' can not be the name of another allocator");
-        }
-        Ok(Self { name: name.to_owned(), path: path.into() })
-    }
-}
-
-/// A setting of one allocator.
-#[derive(Debug, Clone)]
-pub struct Setting {
-    name: String,
-    variable: String,
-    value: String,
-}
-
-impl std::str::FromStr for Setting {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (name, setting) = text.split_once(':').context("it is NAME:VARIABLE=VALUE")?;
-        let (variable, value) = setting.split_once('=').context("it is NAME:VARIABLE=VALUE")?;
-        if variable.is_empty() || variable == "LD_PRELOAD" {
-            bail!("'{variable}' can not be set; --with names a library");
-        }
-        let [name, variable, value] = [name, variable, value].map(str::to_owned);
-        Ok(Self { name, variable, value })
-    }
-}
-
 /// All that are to be compared; Arenite is the first.
 pub fn choose(options: &Options) -> Result<Vec<Allocator>> {
     let library = options.target.library()?;
@@ -114,11 +69,11 @@ pub fn choose(options: &Options) -> Result<Vec<Allocator>> {
     all.extend(peers(options)?);
     for Setting { name, variable, value } in &options.env {
         let allocator = all.iter_mut().find(|allocator| allocator.name == *name);
-        let Some(allocator) = allocator else { bail!(unknown("--env", name, &all)) };
+        let Some(allocator) = allocator else { bail!(unknown("--env", name, names(&all))) };
         allocator.environment.insert(variable.clone(), value.clone());
     }
     if let Some(name) = options.only.iter().find(|&name| all.iter().all(|one| one.name != *name)) {
-        bail!(unknown("--only", name, &all));
+        bail!(unknown("--only", name, names(&all)));
     }
     if !options.only.is_empty() {
         all.retain(|one| {
@@ -126,11 +81,6 @@ pub fn choose(options: &Options) -> Result<Vec<Allocator>> {
         });
     }
     Ok(all)
-}
-
-fn unknown(option: &str, name: &str, all: &[Allocator]) -> String {
-    let names: Vec<_> = all.iter().map(|allocator| allocator.name.as_str()).collect();
-    format!("{option}: there is no allocator '{name}', only {}", names.join(", "))
 }
 
 /// The libraries that the user names, those of the directory, and those of the machine; of those
@@ -141,16 +91,16 @@ fn peers(options: &Options) -> Result<Vec<Allocator>> {
         if found.iter().any(|allocator| allocator.name == *name) {
             bail!("--with: '{name}' is named twice");
         }
-        let path = library::preloadable(path).with_context(|| format!("--with {name}"))?;
+        let path = preloadable(path).with_context(|| format!("--with {name}"))?;
         found.push(Allocator::new(name, Some(path)));
     }
     let mut others = Vec::new();
     if let Some(directory) = &options.peers {
         let names = list(directory).with_context(|| format!("--peers {}", directory.display()))?;
         for path in names {
-            let stem = path.file_name().and_then(OsStr::to_str).and_then(stem_in_directory);
-            if let Some(stem) = stem {
-                others.push((stem.to_owned(), library::preloadable(&path)?));
+            let name = path.file_name().and_then(OsStr::to_str).and_then(stem);
+            if let Some(name) = name {
+                others.push((name.to_owned(), preloadable(&path)?));
             }
         }
     }
@@ -167,11 +117,6 @@ fn peers(options: &Options) -> Result<Vec<Allocator>> {
         all.extend(twin.filter(|twin| found.iter().all(|other| other.name != twin.name)));
     }
     Ok(all)
-}
-
-/// `lib<stem>.so` and nothing else.
-fn stem_in_directory(file: &str) -> Option<&str> {
-    file.strip_prefix("lib")?.strip_suffix(".so").filter(|stem| !stem.is_empty())
 }
 
 /// The files of a directory by name, the last name first: of versions of a library the newest.
@@ -201,7 +146,7 @@ fn on_the_machine() -> BTreeMap<String, PathBuf> {
         };
         // Some machines have libraries of two kinds, and scripts that are called like libraries.
         if kind_of(&path) == own && !found.contains_key(&name) {
-            let Ok(path) = library::preloadable(&path) else { continue };
+            let Ok(path) = preloadable(&path) else { continue };
             found.insert(name, path);
         }
     }
@@ -252,6 +197,10 @@ fn known_name(file: &str) -> Option<String> {
     ["scudo", "hardened_malloc"].iter().any(|p| named(p).is_some()).then(|| stem.to_owned())
 }
 
+fn names(all: &[Allocator]) -> impl Iterator<Item = &str> {
+    all.iter().map(|one| one.name.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,19 +239,5 @@ mod tests {
         assert!(!twin.huge_pages);
         assert!(twin.without_huge_pages().is_none());
         assert!(Allocator::new("jemalloc", None).without_huge_pages().is_none());
-    }
-
-    #[test]
-    fn settings_are_split_at_the_first_signs() {
-        let setting: Setting = "jemalloc:MALLOC_CONF=a:b,c=d".parse().expect("a setting");
-        assert_eq!(setting.name, "jemalloc");
-        assert_eq!(setting.variable, "MALLOC_CONF");
-        assert_eq!(setting.value, "a:b,c=d");
-        for text in ["", "jemalloc", "jemalloc:A", "jemalloc:=1", "jemalloc:LD_PRELOAD=x"] {
-            assert!(text.parse::<Setting>().is_err(), "{text}");
-        }
-        for text in ["", "jemalloc", "=path", "arenite=path", "system=path", "a:b=path"] {
-            assert!(text.parse::<Named>().is_err(), "{text}");
-        }
     }
 }
