@@ -83,6 +83,13 @@ static void check_survivors(void) {
             check(survivors[t][i]);
 }
 
+/* Waits, as often and as long (in microseconds) as said, for what must come. */
+#define WAIT_UNTIL(condition, most, pause)                                     \
+    for (int tries = 0; !(condition); tries++) {                               \
+        CHECK(tries < (most));                                                 \
+        usleep(pause);                                                         \
+    }
+
 /* Thread id of the helper, or 0. */
 static int helper(void) {
     DIR *tasks = opendir("/proc/self/task");
@@ -102,10 +109,7 @@ static int helper(void) {
 
 /* Waits until the burst's memory is gone but what its survivors may pin. */
 static void wait_until_drained(size_t before) {
-    for (int tries = 0; status_kib("VmRSS:") > before + 20 * KIB; tries++) {
-        CHECK(tries < 3000);
-        usleep(10000);
-    }
+    WAIT_UNTIL(status_kib("VmRSS:") <= before + 20 * KIB, 3000, 10000)
 }
 
 static void drains(int argc, char **argv) {
@@ -138,10 +142,7 @@ static void helper_comes_and_goes(int argc, char **argv) {
     pthread_t threads[THREADS];
     start_all(threads);
     int id;
-    for (int tries = 0; !(id = helper()); tries++) {
-        CHECK(tries < 3000);
-        usleep(1000);
-    }
+    WAIT_UNTIL((id = helper()), 3000, 1000)
     /* It blocks every signal that can be blocked. */
     char path[64], text[4096] = "";
     snprintf(path, sizeof path, "/proc/self/task/%d/status", id);
@@ -154,10 +155,7 @@ static void helper_comes_and_goes(int argc, char **argv) {
     for (int signal = 1; signal < 32; signal++)
         CHECK(signal == SIGKILL || signal == SIGSTOP || mask >> (signal - 1) & 1);
     /* And ends when there is nothing to do. */
-    for (int tries = 0; helper(); tries++) {
-        CHECK(tries < 6000);
-        usleep(10000);
-    }
+    WAIT_UNTIL(!helper(), 6000, 10000)
     end_all(threads);
     check_survivors();
     say("done", 1);

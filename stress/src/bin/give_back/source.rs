@@ -1,5 +1,6 @@
 //! Where a thread's blocks come from.
 
+use crate::books::Books;
 use fastrand::Rng;
 use std::alloc::Layout;
 use std::ops::RangeInclusive;
@@ -38,6 +39,23 @@ impl Source {
         self.next_id += 1;
         let layout = Layout::from_size_align(size, alignment(size)).expect("a layout");
         checked(Block::allocate(self.target, layout, self.next_id))
+    }
+
+    /// Adds blocks of random sizes until they make up at least `bytes`.
+    pub fn fill(&mut self, blocks: &mut Books<Block>, bytes: usize, sizes: &RangeInclusive<usize>) {
+        let mut sum = 0;
+        while sum < bytes {
+            let block = self.allocate_any(sizes);
+            sum += block.size();
+            blocks.push(block);
+        }
+    }
+
+    /// Frees all blocks of the table, the last one first.
+    pub fn free_all(&self, blocks: &mut Books<Block>) {
+        while let Some(block) = blocks.pop() {
+            self.free(block);
+        }
     }
 
     /// Checks every byte of a block and frees it. A block that changed ends the process.

@@ -1,6 +1,6 @@
 //! A burst of mixed small blocks from several threads, all freed; then nothing happens.
 
-use super::IDLE;
+use super::{IDLE, between_steps};
 use crate::books::Books;
 use crate::report::{Figure, Measured};
 use crate::rss;
@@ -78,10 +78,10 @@ impl<'a> Burst<'a> {
             for number in 0..self.setup.scale.threads() {
                 scope.spawn(move || self.work(number));
             }
-            let before = self.between_steps(rss::now);
+            let before = between_steps(&self.step, rss::now);
             let beyond = || rss::now().saturating_sub(before);
-            let full = self.between_steps(beyond);
-            let (at_once, kept) = self.between_steps(|| {
+            let full = between_steps(&self.step, beyond);
+            let (at_once, kept) = between_steps(&self.step, || {
                 let at_once = beyond();
                 thread::sleep(IDLE);
                 (at_once, beyond())
@@ -91,20 +91,12 @@ impl<'a> Burst<'a> {
         })
     }
 
-    /// Reads while all threads stand between two steps.
-    fn between_steps<T>(&self, reading: impl FnOnce() -> T) -> T {
-        self.step.wait();
-        let read = reading();
-        self.step.wait();
-        read
-    }
-
     /// One thread's part.
     fn work(&self, number: usize) {
         let mut source = self.setup.source(number);
         let mut blocks = Books::for_blocks(self.each, &SIZES);
         let mut survivors: Books<Block> = Books::for_blocks(self.each / 100, &SIZES);
-        self.between_steps(|| ());
+        between_steps(&self.step, || ());
         let mut bytes = 0;
         while bytes < self.each {
             let block = source.allocate_any(&SIZES);
@@ -114,16 +106,12 @@ impl<'a> Burst<'a> {
                 _ => blocks.push(block),
             }
         }
-        self.between_steps(|| ());
+        between_steps(&self.step, || ());
         source.rng.shuffle(&mut blocks);
-        while let Some(block) = blocks.pop() {
-            source.free(block);
-        }
+        source.free_all(&mut blocks);
         self.enter_pages(&survivors);
-        self.between_steps(|| ());
-        while let Some(block) = survivors.pop() {
-            source.free(block);
-        }
+        between_steps(&self.step, || ());
+        source.free_all(&mut survivors);
     }
 
     fn enter_pages(&self, blocks: &[Block]) {

@@ -73,16 +73,9 @@ fn run(setup: &Setup) -> Measured {
 }
 
 fn burst(source: &mut Source, blocks: &mut Books<Block>) {
-    let mut bytes = 0;
-    while bytes < EACH {
-        let block = source.allocate_any(&SIZES);
-        bytes += block.size();
-        blocks.push(block);
-    }
+    source.fill(blocks, EACH, &SIZES);
     source.rng.shuffle(blocks);
-    while let Some(block) = blocks.pop() {
-        source.free(block);
-    }
+    source.free_all(blocks);
 }
 
 /// Replaces a few blocks all the time.
@@ -95,7 +88,5 @@ fn go_on(source: &mut Source, blocks: &mut Books<Block>, stop: &AtomicBool) {
         }
         thread::sleep(Duration::from_millis(1));
     }
-    while let Some(block) = blocks.pop() {
-        source.free(block);
-    }
+    source.free_all(blocks);
 }

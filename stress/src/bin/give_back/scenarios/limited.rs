@@ -48,9 +48,7 @@ fn run(setup: &Setup) -> Measured {
     }
     let wanted = freed / 2;
     let again = fill(&mut source, &mut blocks, wanted);
-    while let Some(block) = blocks.pop() {
-        source.free(block);
-    }
+    source.free_all(&mut blocks);
     Measured::default()
         .with("reached_bytes", reached)
         .with("freed_bytes", freed)

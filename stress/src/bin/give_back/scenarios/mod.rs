@@ -1,6 +1,7 @@
 //! The scenarios, each in its file: what it does, what it measures and what is judged.
 
 use crate::scenario::Scenario;
+use std::sync::Barrier;
 use std::time::Duration;
 
 mod burst;
@@ -30,3 +31,12 @@ pub const ALL: [Scenario; 10] = [
 
 /// How long a process idles before it is looked at, where nothing else is said.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// Reads while all threads stand between two steps: after the one that they wait for, before the
+/// next.
+fn between_steps<T>(step: &Barrier, reading: impl FnOnce() -> T) -> T {
+    step.wait();
+    let read = reading();
+    step.wait();
+    read
+}

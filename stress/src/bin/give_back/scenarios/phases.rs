@@ -47,9 +47,7 @@ fn run(setup: &Setup) -> Measured {
         for &size in sizes {
             (0..live / size).for_each(|_| blocks.push(source.allocate(size)));
             source.rng.shuffle(&mut blocks);
-            while let Some(block) = blocks.pop() {
-                source.free(block);
-            }
+            source.free_all(&mut blocks);
         }
     }
     Measured::default().with("peak_bytes", rss::peak().saturating_sub(before))

@@ -1,5 +1,6 @@
 //! Producers allocate, consumers free; the live set stays as large as it is.
 
+use super::between_steps;
 use crate::books::Books;
 use crate::report::{Figure, Measured};
 use crate::rss::{self, Series};
@@ -53,9 +54,7 @@ fn run(setup: &Setup) -> Measured {
             let live = setup.scale.live() / pairs;
             consumers.push(scope.spawn(move || consume(consumer, &receiver, live, step)));
         }
-        step.wait();
-        let before = rss::now();
-        step.wait();
+        let before = between_steps(&step, rss::now);
         // All live blocks are there.
         step.wait();
         series.record(time);
@@ -101,8 +100,6 @@ fn consume(mut source: Source, batches: &Receiver<Batch>, live: usize, step: &Ba
         }
     }
     let bytes = blocks.iter().map(Block::size).sum();
-    while let Some(block) = blocks.pop() {
-        source.free(block);
-    }
+    source.free_all(&mut blocks);
     bytes
 }

@@ -1,5 +1,6 @@
 //! Blocks that travel round a ring of threads: each frees what the one before it allocated.
 
+use super::between_steps;
 use crate::books::Books;
 use crate::report::{Figure, Measured};
 use crate::rss;
@@ -43,11 +44,11 @@ fn run(setup: &Setup) -> Measured {
             let source = setup.source(number);
             scope.spawn(move || pass_round(source, number, each, rounds, shares, step));
         }
-        step.wait();
-        rss::reset_peak();
-        let before = rss::now();
-        step.wait();
-        let live_after_filling = after_step(&step, &shares);
+        let before = between_steps(&step, || {
+            rss::reset_peak();
+            rss::now()
+        });
+        let live_after_filling = between_steps(&step, || live(&shares));
         for _ in 0..rounds {
             step.wait();
         }
@@ -56,14 +57,6 @@ fn run(setup: &Setup) -> Measured {
         step.wait();
         Measured::default().with("live_bytes", live).with("peak_bytes", peak)
     })
-}
-
-/// The live bytes when a step is done; the next begins then.
-fn after_step(step: &Barrier, shares: &[Share]) -> usize {
-    step.wait();
-    let live = live(shares);
-    step.wait();
-    live
 }
 
 fn live(shares: &[Share]) -> usize {
@@ -86,12 +79,7 @@ fn pass_round(
 ) {
     step.wait();
     step.wait();
-    let mut bytes = 0;
-    while bytes < each {
-        let block = source.allocate_any(&SIZES);
-        bytes += block.size();
-        lock(&shares[number]).push(block);
-    }
+    source.fill(&mut lock(&shares[number]), each, &SIZES);
     step.wait();
     step.wait();
     for round in 1..=rounds {
@@ -114,7 +102,5 @@ fn pass_round(
         step.wait();
     }
     step.wait();
-    while let Some(block) = lock(&shares[number]).pop() {
-        source.free(block);
-    }
+    source.free_all(&mut lock(&shares[number]));
 }

@@ -45,9 +45,7 @@ fn run(setup: &Setup) -> Measured {
         let full = rss::now().saturating_sub(before);
         // In the order of the requests.
         blocks.reverse();
-        while let Some(block) = blocks.pop() {
-            source.free(block);
-        }
+        source.free_all(&mut blocks);
         thread::sleep(BACK_AFTER);
         let kept = rss::now().saturating_sub(before);
         step.wait();

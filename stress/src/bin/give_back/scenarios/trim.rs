@@ -87,9 +87,7 @@ fn run(setup: &Setup) -> Measured {
         }
         step.wait();
         let full = rss::now();
-        while let Some(block) = fragments.pop() {
-            source.free(block);
-        }
+        source.free_all(&mut fragments);
         let fragmented = rss::now();
 
         let start = Instant::now();
@@ -110,9 +108,7 @@ fn run(setup: &Setup) -> Measured {
             let Ok(times) = worker.join() else { fail!("a thread ended early") };
             all.add(&times);
         }
-        while let Some(block) = kept.pop() {
-            source.free(block);
-        }
+        source.free_all(&mut kept);
         let mut measured = Measured::default()
             .with("fragments_bytes", count * FRAGMENT)
             .with("before_trim_bytes", full as f64 - fragmented as f64)
@@ -152,9 +148,7 @@ fn go_on(mut source: Source, phase: &AtomicU8, step: &Barrier) -> Times {
         source.free(old);
         times.enter(now);
     }
-    while let Some(block) = blocks.pop() {
-        source.free(block);
-    }
+    source.free_all(&mut blocks);
     times
 }
 
