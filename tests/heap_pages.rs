@@ -1,7 +1,10 @@
 //! Heaps on the break and mapped ones, with the kernel's own page size and with pages of 16 and
 //! 64 KiB. Each in a process of its own: the break may move only where there is one thread.
 
+mod process;
+
 use arenite::{Arenite, SIMULATED_PAGE, stats};
+use process::in_a_process;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,18 +14,18 @@ static ARENITE: Arenite = Arenite::new();
 fn main() {
     // 0: the kernel's own.
     for page in [0, 16 * 1024, 64 * 1024] {
-        in_a_process("break", page, || {
+        with_pages(page, "break", || {
             grows_and_shrinks();
             assert!(brk_bytes() > 0);
             goes_on_after_the_programs_own_sbrk();
         });
-        in_a_process("a break that the program lowers", page, || {
+        with_pages(page, "a break that the program lowers", || {
             starts_anew_where_the_program_lowered_the_break(page);
         });
-        in_a_process("memory that the program locked", page, || {
+        with_pages(page, "memory that the program locked", || {
             goes_on_where_the_kernel_refuses();
         });
-        in_a_process("mapped heaps", page, || {
+        with_pages(page, "mapped heaps", || {
             // A second thread, so that the break may not move.
             std::thread::spawn(|| {
                 loop {
@@ -35,22 +38,11 @@ fn main() {
     }
 }
 
-fn in_a_process(what: &str, page: usize, test: impl FnOnce()) {
-    // SAFETY: the process has one thread.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
+fn with_pages(page: usize, what: &str, test: impl FnOnce()) {
+    in_a_process(&format!("{what}, pages of {page} bytes"), || {
         SIMULATED_PAGE.store(page, Relaxed);
-        // A trim that never ends is to be seen, too.
-        // SAFETY: no precondition.
-        unsafe { libc::alarm(300) };
         test();
-        std::process::exit(0);
-    }
-    let mut status = -1;
-    // SAFETY: the place is writable.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0, "{what}, pages of {page} bytes");
-    println!("{what}, pages of {page} bytes: ok");
+    });
 }
 
 const LARGE: usize = 100_000;

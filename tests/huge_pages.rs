@@ -1,7 +1,10 @@
 //! Where huge pages are asked for, by policy; each in a process of its own. The kernel says of
 //! each mapping whether it was asked (`hg` in the VmFlags of proc_pid_smaps(5)).
 
+mod process;
+
 use arenite::{Arenite, HUGE_PAGES};
+use process::in_a_process;
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -22,20 +25,20 @@ fn main() {
         println!("this kernel has no transparent huge pages: nothing to test");
         return;
     }
-    in_a_process(NEVER, "never", || {
+    with_policy(NEVER, "never", || {
         for size in [MIB, 3 * MIB, 20 * MIB, 64 * MIB] {
             assert!(!is_asked(allocate(size)), "{size}");
         }
         assert!(fill_heap(40 * MIB).into_iter().all(|block| !is_asked(block)));
     });
-    in_a_process(DENSE, "dense, huge blocks", || {
+    with_policy(DENSE, "dense, huge blocks", || {
         assert!(!is_asked(allocate(4 * MIB)), "few bytes in all");
         let large = allocate(20 * MIB);
         assert!(is_asked(large) && large.addr().is_multiple_of(HUGE_PAGE));
         assert!(is_asked(allocate(4 * MIB)));
         assert!(!is_asked(allocate(3 * MIB)), "a small one");
     });
-    in_a_process(ALWAYS, "always, huge blocks", || {
+    with_policy(ALWAYS, "always, huge blocks", || {
         assert!(!is_asked(allocate(MIB)));
         for i in 0..5 {
             // The kernel aligns only mappings of whole huge pages by itself.
@@ -43,7 +46,7 @@ fn main() {
             assert!(is_asked(block) && block.addr().is_multiple_of(HUGE_PAGE));
         }
     });
-    in_a_process(ALWAYS, "the report", || {
+    with_policy(ALWAYS, "the report", || {
         let block = allocate(20 * MIB);
         // SAFETY: the block is as long as said.
         unsafe { block.write_bytes(1, 20 * MIB) };
@@ -53,7 +56,7 @@ fn main() {
         // The kernel may join pages meanwhile.
         assert!((before.min(after)..=before.max(after)).contains(&told), "{before} {told} {after}");
     });
-    in_a_process(ALWAYS, "a block that becomes large", || {
+    with_policy(ALWAYS, "a block that becomes large", || {
         let small = allocate(MIB);
         // SAFETY: the block is as long as said.
         let large = unsafe { ARENITE.realloc(small, layout(MIB), 40 * MIB) };
@@ -62,7 +65,7 @@ fn main() {
     // Heaps are the break's as long as there is one thread.
     for mapped in [false, true] {
         let kind = if mapped { "mapped heaps" } else { "the break" };
-        in_a_process(DENSE, &format!("dense, {kind}"), || {
+        with_policy(DENSE, &format!("dense, {kind}"), || {
             start_thread(mapped);
             assert!(fill_heap(12 * MIB).into_iter().all(|block| !is_asked(block)));
             let more = fill_heap(20 * MIB);
@@ -70,7 +73,7 @@ fn main() {
             let asked = more.iter().filter(|&&block| is_asked(block)).count();
             assert!(asked >= more.len() / 2, "{asked} of {}", more.len());
         });
-        in_a_process(ALWAYS, &format!("always, {kind}"), || {
+        with_policy(ALWAYS, &format!("always, {kind}"), || {
             start_thread(mapped);
             let blocks = fill_heap(12 * MIB);
             let asked = |blocks: &[*mut u8]| blocks.iter().filter(|&&b| is_asked(b)).count();
@@ -87,19 +90,11 @@ fn main() {
     }
 }
 
-fn in_a_process(policy: u8, what: &str, test: impl FnOnce()) {
-    // SAFETY: the process has one thread.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
+fn with_policy(policy: u8, what: &str, test: impl FnOnce()) {
+    in_a_process(what, || {
         HUGE_PAGES.store(policy, Relaxed);
         test();
-        std::process::exit(0);
-    }
-    let mut status = -1;
-    // SAFETY: the place is writable.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0, "{what}");
-    println!("{what}: ok");
+    });
 }
 
 fn start_thread(wanted: bool) {
