@@ -209,12 +209,12 @@ fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
 fn take_large(bytes: usize, align: usize, grows: bool) -> Option<(usize, bool)> {
     let cache = thread::start();
     let own = if cache.is_null() {
-        ARENAS.main()
+        ARENAS.main().lock_open()
     } else {
         // SAFETY: the cache is this thread's.
-        unsafe { (*cache).arena() }
+        unsafe { (*cache).lock_arena() }
     };
-    let mut held = match own.lock_open() {
+    let mut held = match own {
         Some(held) => held,
         None => ARENAS.iter_open().find_map(Arena::try_lock)?,
     };

@@ -151,8 +151,8 @@ unsafe impl Sync for Arena {}
 /// The arena's lock, held.
 pub struct Guard<'a> {
     arena: &'a Arena,
-    /// Whether another thread held the lock so long that this one slept.
-    pub waited: bool,
+    /// How the lock was got.
+    pub how: Locked,
 }
 
 impl<'a> Guard<'a> {
@@ -229,24 +229,19 @@ impl Arena {
                 }),
             "a thread waits for an arena's lock while it holds another's",
         );
-        let waited = match self.lock.lock(os::thread_number()) {
-            Locked::AtOnce => false,
-            // Costs less than a second arena, which keeps free memory of its own.
-            Locked::AfterSpin => {
+        let how = self.lock.lock(os::thread_number());
+        match how {
+            Locked::AtOnce => {}
+            Locked::AfterSpin | Locked::AfterWait => {
                 self.lock_waits.fetch_add(1, Relaxed);
-                false
-            }
-            Locked::AfterWait => {
-                self.lock_waits.fetch_add(1, Relaxed);
-                true
             }
             Locked::HeldByCaller => return None,
             Locked::TimedOut => {
                 self.lock_waits.fetch_add(1, Relaxed);
                 return None;
             }
-        };
-        Guard { arena: self, waited }.if_open()
+        }
+        Guard { arena: self, how }.if_open()
     }
 
     /// Takes the lock if it is free and the arena in use.
@@ -254,7 +249,7 @@ impl Arena {
         if self.attach.is_closed() || !self.lock.try_lock(os::thread_number()) {
             return None;
         }
-        Guard { arena: self, waited: false }.if_open()
+        Guard { arena: self, how: Locked::AtOnce }.if_open()
     }
 
     /// Whether the calling thread holds the lock: it is a signal handler that interrupted the
@@ -472,6 +467,21 @@ impl Arena {
     }
 }
 
+/// Arenas per usable CPU at most …
+const PER_CPU: usize = 8;
+/// … and as long as threads wait for short times only: as many as run at a time, twice, so that
+/// two threads that run seldom share one.
+const PER_CPU_SHORT: usize = 2;
+
+/// What a thread leaves its arena for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// It often found the lock held for a moment.
+    Short,
+    /// It often slept on it.
+    Long,
+}
+
 /// All arenas.
 pub struct Arenas {
     main: Arena,
@@ -518,28 +528,41 @@ impl Arenas {
         self.iter().filter(|arena| !arena.attach.is_closed())
     }
 
-    /// The arena for a thread that should not be on arena `not`: the least loaded one, or a new
+    /// The arena for a thread that can not stay on arena `not`: the least loaded one, or a new
     /// one if all have threads and the ceiling is not reached. `not` itself if there is no
     /// other.
     pub fn choose(&self, not: u16) -> &Arena {
-        let least = self
-            .iter_open()
-            .filter(|arena| arena.id != not)
-            .min_by_key(|arena| arena.attach.threads());
+        let least = self.least_loaded(not);
         match least {
             Some(arena) if arena.attach.threads() == 0 => arena,
-            _ => self.open().or(least).unwrap_or(match self.get(not) {
+            _ => self.open(PER_CPU).or(least).unwrap_or(match self.get(not) {
                 Some(arena) => arena,
                 None => &self.main,
             }),
         }
     }
 
-    /// Opens a new arena, unless there are as many as there may be.
+    /// A less crowded arena for a thread of `own`, if there is one. Threads that met short waits
+    /// only open fewer arenas.
+    pub fn choose_less_crowded(&self, own: &Arena, waits: Waits) -> Option<&Arena> {
+        let least = self.least_loaded(own.id);
+        if least.is_some_and(|arena| arena.attach.threads() == 0) {
+            return least;
+        }
+        let per_cpu = if waits == Waits::Short { PER_CPU_SHORT } else { PER_CPU };
+        let fewer = |arena: &&Arena| arena.attach.threads() + 1 < own.attach.threads();
+        self.open(per_cpu).or(least.filter(fewer))
+    }
+
+    fn least_loaded(&self, not: u16) -> Option<&Arena> {
+        self.iter_open().filter(|arena| arena.id != not).min_by_key(|arena| arena.attach.threads())
+    }
+
+    /// Opens a new arena, unless there are as many as there may be: so many per usable CPU.
     #[cold]
-    fn open(&self) -> Option<&Arena> {
+    fn open(&self, per_cpu: usize) -> Option<&Arena> {
         let closed = self.count() - self.iter_open().count();
-        let ceiling = (config::arena_ceiling() + closed).min(MAX_ARENAS);
+        let ceiling = (config::arena_ceiling(per_cpu) + closed).min(MAX_ARENAS);
         let mut id = self.count.load(Acquire);
         loop {
             if id >= ceiling {

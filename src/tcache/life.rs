@@ -166,8 +166,7 @@ impl Tcache {
             }
         }
         self.thread.set(os::thread_number());
-        self.lock_uses.set(0);
-        self.lock_waits.set(0);
+        self.crowd.reset();
         self.arena.set(arena.id());
         self.look_through_window();
         self.state.set(State::Live);
@@ -184,6 +183,7 @@ impl Tcache {
         self.send_pending();
         self.leave(old, old.try_lock());
         self.arena.set(target.id());
+        self.crowd.reset();
         self.look_through_window();
         true
     }

@@ -8,11 +8,12 @@
 //! `in_transit`, so that the child after fork can take back what vanished threads had cached.
 
 mod cool;
+mod crowd;
 mod life;
 mod remote;
 mod search;
 
-use crate::arena::{ARENAS, Arena};
+use crate::arena::{ARENAS, Arena, Guard};
 use crate::size_class::{self, CLASSES, Class, MAX_TABLE, magazine_capacity};
 use crate::sync::block::{Block, Chain};
 use crate::sync::depot::DepotSlot;
@@ -22,6 +23,7 @@ use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicPtr, AtomicU16, compiler_fence};
+use crowd::Crowd;
 
 /// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
 /// offset in its slab and the reciprocal of its size (see [`size_class::reciprocal`]).
@@ -33,11 +35,6 @@ const PENDING: usize = 4;
 const PENDING_BLOCKS: usize = 128;
 /// … or so many bytes.
 const PENDING_BYTES: usize = 32 * 1024;
-
-/// Uses of its arena's lock after which a thread asks itself whether to move …
-const VERDICT_USES: u32 = 256;
-/// … and those among them that had to wait, from which it moves.
-const VERDICT_WAITS: u32 = 64;
 
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
 /// only frees, and nobody needs them: it keeps no spare magazine then …
@@ -112,8 +109,8 @@ pub struct Tcache {
     pending: [Pending; PENDING],
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
     own_slabs: Cell<u64>,
-    lock_uses: Cell<u32>,
-    lock_waits: Cell<u32>,
+    /// How often it met its arena's lock held.
+    crowd: Crowd,
     /// What says how long the thread sleeps, and which classes it uses (`cool.rs`).
     activity: Activity,
     next_all: AtomicPtr<Tcache>,
@@ -164,8 +161,7 @@ impl Tcache {
                 }
             }; PENDING],
             own_slabs: Cell::new(0),
-            lock_uses: Cell::new(0),
-            lock_waits: Cell::new(0),
+            crowd: Crowd::new(),
             activity: Activity::new(),
             next_all: AtomicPtr::new(ptr::null_mut()),
             next_parked: Cell::new(ptr::null_mut()),
@@ -301,12 +297,7 @@ impl Tcache {
             return true;
         }
         self.send_pending();
-        if arena.attach().is_closed() {
-            self.leave_closed();
-        } else if self.meets_crowd() {
-            self.move_to(ARENAS.choose(arena.id()));
-        }
-        let arena = self.arena();
+        let arena = self.settle();
         let Some(mut held) = arena.lock_open() else {
             // Another thread holds the arena for very long: this one goes to another arena. But
             // nothing moves under the hands of a thread that a signal handler interrupted.
@@ -318,13 +309,32 @@ impl Tcache {
         // SAFETY: the guard holds the lock.
         let got = unsafe { held.take_blocks(class, magazine_capacity(class)) };
         self.in_transit.set(got.head);
-        let waited = held.waited;
+        self.crowd.note(held.how);
         drop(held);
         self.fill(class, got.head, got.count);
         // The main arena's first heap places the window.
         self.look_through_window();
-        self.note_lock(waited);
         got.count > 0
+    }
+
+    /// The thread's arena, after a move to another one if its own is closed, or crowded.
+    fn settle(&self) -> &'static Arena {
+        let arena = self.arena();
+        if arena.attach().is_closed() {
+            self.leave_closed();
+        } else if let Some(waits) = self.crowd.verdict()
+            && let Some(other) = ARENAS.choose_less_crowded(arena, waits)
+        {
+            self.move_to(other);
+        }
+        self.arena()
+    }
+
+    /// The lock of the thread's arena, as [`Arena::lock_open`]; for large blocks.
+    pub fn lock_arena(&self) -> Option<Guard<'static>> {
+        let held = self.settle().lock_open()?;
+        self.crowd.note(held.how);
+        Some(held)
     }
 
     /// Makes the window of the cache's arena the one that the fast free looks through.
@@ -452,26 +462,10 @@ impl Tcache {
         let mut held = arena.lock_open();
         if let Some(held) = &mut held {
             arena.drain(held);
-            self.note_lock(held.waited);
+            self.crowd.note(held.how);
         }
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
         unsafe { arena.give_under(held, magazine.head) };
-    }
-
-    /// Counts a use of the arena's lock.
-    fn note_lock(&self, waited: bool) {
-        self.lock_uses.set(self.lock_uses.get() + 1);
-        self.lock_waits.set(self.lock_waits.get() + u32::from(waited));
-    }
-
-    /// Whether the thread keeps meeting its arena's lock held and should move to another arena.
-    /// The counts start anew with each verdict, so that a move needs a sustained share.
-    fn meets_crowd(&self) -> bool {
-        if self.lock_uses.get() < VERDICT_USES {
-            return false;
-        }
-        self.lock_uses.set(0);
-        self.lock_waits.replace(0) >= VERDICT_WAITS
     }
 
     /// Empties all bins and spares.
