@@ -402,7 +402,7 @@ unsafe fn free_large(block: *mut Block, owner: Owner) {
                 let bytes = (*page_map::desc(address)).pages as usize * PAGE;
                 let mut chain = Chain::EMPTY;
                 chain.push(block);
-                arena.send(chain, bytes);
+                arena.send(chain, bytes, (*cache).arena_id());
             }
         }
     }

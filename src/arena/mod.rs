@@ -4,6 +4,7 @@
 //! Lock order: a thread waits for one arena's lock only while it holds none. It may *try*
 //! another arena's while it holds one (`pages.rs`, `borrow_run`). Debug builds check this.
 
+mod all;
 pub mod chunk;
 mod decay;
 pub mod pages;
@@ -11,27 +12,24 @@ pub mod purge;
 pub mod slab;
 mod slab_pages;
 
+pub use all::{ARENAS, Waits};
 pub use decay::{IdleEpochs, STEPS};
 
 use crate::check::invariant;
-use crate::config;
 use crate::heap::Heap;
 use crate::limit;
-use crate::meta;
 use crate::os;
-use crate::page_map::MAX_ARENAS;
 use crate::size_class::{self, CLASSES, Class};
 use crate::sync::attach::Attach;
 use crate::sync::block::{Block, Chain};
 use crate::sync::depot::DepotSlot;
 use crate::sync::lock::{Locked, RawLock};
 use crate::sync::remote_list::RemoteList;
-use crate::window;
 use chunk::Bins;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize};
 use crossbeam_utils::CachePadded;
 use decay::Decay;
 use slab::ClassState;
@@ -135,6 +133,8 @@ pub struct Arena {
     remote_bytes: AtomicUsize,
     /// Blocks that came by the remote list, ever.
     remote_frees: AtomicU64,
+    /// The arena of the thread that sent the last of them.
+    remote_from: AtomicU16,
     /// Times a thread had to wait for the lock.
     pub lock_waits: AtomicU64,
     /// What [`Inner::purgeable_bytes`] was when the lock was last given up.
@@ -202,6 +202,7 @@ impl Arena {
             remote: CachePadded::new(RemoteList::new()),
             remote_bytes: AtomicUsize::new(0),
             remote_frees: AtomicU64::new(0),
+            remote_from: AtomicU16::new(0),
             lock_waits: AtomicU64::new(0),
             purgeable: AtomicUsize::new(0),
             counted: AtomicUsize::new(0),
@@ -305,14 +306,15 @@ impl Arena {
     }
 
     /// Sends a chain of blocks, of `bytes` in all, home to this arena from a thread that is
-    /// attached to another one. Takes the list to the arena itself when nobody else will, or
+    /// attached to arena `from`. Takes the list to the arena itself when nobody else will, or
     /// when it has become long.
     ///
     /// # Safety
     /// The chain is not empty, its links up to its tail are valid, and its blocks are this
     /// arena's and the caller's to give.
-    pub unsafe fn send(&self, chain: Chain, bytes: usize) {
+    pub unsafe fn send(&self, chain: Chain, bytes: usize, from: u16) {
         self.remote_frees.fetch_add(chain.count as u64, Relaxed);
+        self.remote_from.store(from, Relaxed);
         let undrained = self.remote_bytes.fetch_add(bytes, Relaxed) + bytes;
         // SAFETY: the caller's contract.
         let orphan = unsafe { self.remote.push(chain) };
@@ -430,6 +432,16 @@ impl Arena {
         self.purgeable.load(Relaxed) + self.remote_bytes.load(Relaxed)
     }
 
+    /// Blocks that other arenas' threads freed, ever.
+    pub fn remote_frees(&self) -> u64 {
+        self.remote_frees.load(Relaxed)
+    }
+
+    /// The arena of one of those threads, a late one.
+    pub fn remote_from(&self) -> u16 {
+        self.remote_from.load(Relaxed)
+    }
+
     /// Bytes and blocks that were freed from other arenas' threads: waiting, and ever.
     pub fn remote_figures(&self) -> (usize, u64) {
         (self.remote_bytes.load(Relaxed), self.remote_frees.load(Relaxed))
@@ -463,129 +475,6 @@ impl Arena {
             Some(mut held) => unsafe { held.give_blocks(head, usize::MAX) },
             // SAFETY: as above.
             None => unsafe { self.give_remotely(head) },
-        }
-    }
-}
-
-/// Arenas per usable CPU at most …
-const PER_CPU: usize = 8;
-/// … and as long as threads wait for short times only: as many as run at a time, twice, so that
-/// two threads that run seldom share one.
-const PER_CPU_SHORT: usize = 2;
-
-/// What a thread leaves its arena for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waits {
-    /// It often found the lock held for a moment.
-    Short,
-    /// It often slept on it.
-    Long,
-}
-
-/// All arenas.
-pub struct Arenas {
-    main: Arena,
-    count: AtomicUsize,
-}
-
-/// The arenas but the main one, by their numbers. All zeros and so in .bss, which a program with
-/// one arena does not touch.
-static OTHERS: [AtomicPtr<Arena>; MAX_ARENAS] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS];
-
-/// The process's arenas.
-pub static ARENAS: Arenas = Arenas { main: Arena::new(0), count: AtomicUsize::new(1) };
-
-impl Arenas {
-    /// The main arena.
-    pub fn main(&self) -> &Arena {
-        &self.main
-    }
-
-    /// Number of arenas.
-    pub fn count(&self) -> usize {
-        self.count.load(Acquire).min(MAX_ARENAS)
-    }
-
-    /// The arena with this number.
-    pub fn get(&self, id: u16) -> Option<&Arena> {
-        if id == 0 {
-            return Some(&self.main);
-        }
-        // Acquire pairs with the release in `open`.
-        let arena = OTHERS.get(usize::from(id))?.load(Acquire);
-        // SAFETY: arenas live as long as the process.
-        unsafe { arena.as_ref() }
-    }
-
-    /// All arenas.
-    pub fn iter(&self) -> impl Iterator<Item = &Arena> {
-        (0..self.count() as u16).filter_map(|id| self.get(id))
-    }
-
-    /// All arenas that are in use.
-    pub fn iter_open(&self) -> impl Iterator<Item = &Arena> {
-        self.iter().filter(|arena| !arena.attach.is_closed())
-    }
-
-    /// The arena for a thread that can not stay on arena `not`: the least loaded one, or a new
-    /// one if all have threads and the ceiling is not reached. `not` itself if there is no
-    /// other.
-    pub fn choose(&self, not: u16) -> &Arena {
-        let least = self.least_loaded(not);
-        match least {
-            Some(arena) if arena.attach.threads() == 0 => arena,
-            _ => self.open(PER_CPU).or(least).unwrap_or(match self.get(not) {
-                Some(arena) => arena,
-                None => &self.main,
-            }),
-        }
-    }
-
-    /// A less crowded arena for a thread of `own`, if there is one. Threads that met short waits
-    /// only open fewer arenas.
-    pub fn choose_less_crowded(&self, own: &Arena, waits: Waits) -> Option<&Arena> {
-        let least = self.least_loaded(own.id);
-        if least.is_some_and(|arena| arena.attach.threads() == 0) {
-            return least;
-        }
-        let per_cpu = if waits == Waits::Short { PER_CPU_SHORT } else { PER_CPU };
-        let fewer = |arena: &&Arena| arena.attach.threads() + 1 < own.attach.threads();
-        self.open(per_cpu).or(least.filter(fewer))
-    }
-
-    fn least_loaded(&self, not: u16) -> Option<&Arena> {
-        self.iter_open().filter(|arena| arena.id != not).min_by_key(|arena| arena.attach.threads())
-    }
-
-    /// Opens a new arena, unless there are as many as there may be: so many per usable CPU.
-    #[cold]
-    fn open(&self, per_cpu: usize) -> Option<&Arena> {
-        let closed = self.count() - self.iter_open().count();
-        let ceiling = (config::arena_ceiling(per_cpu) + closed).min(MAX_ARENAS);
-        let mut id = self.count.load(Acquire);
-        loop {
-            if id >= ceiling {
-                return None;
-            }
-            // The number is taken first and the arena published after; readers skip the empty
-            // slot in between.
-            match self.count.compare_exchange(id, id + 1, Release, Acquire) {
-                Ok(_) => break,
-                Err(now) => id = now,
-            }
-        }
-        let place: *mut Arena = meta::allocate(size_of::<Arena>()).cast();
-        if place.is_null() {
-            return None;
-        }
-        const { assert!(align_of::<Arena>() <= 128) };
-        window::of(id as u16).open();
-        // SAFETY: new memory of the right size, unknown to other threads until the store.
-        unsafe {
-            place.write(Arena::new(id as u16));
-            OTHERS.get(id)?.store(place, Release);
-            Some(&*place)
         }
     }
 }

@@ -9,13 +9,24 @@ use core::sync::atomic::{AtomicU8, AtomicU32};
 static CPUS: AtomicU32 = AtomicU32::new(0);
 
 /// CPUs the process may use: its affinity mask, and the CPU quota of its cgroup (v2's
-/// `cpu.max`, rounded up), whichever is less. At least 1. Read once, when the first thread
-/// wants a second arena.
+/// `cpu.max`, rounded up), whichever is less. At least 1. Read once, when a thread begins beside
+/// another one.
 pub fn usable_cpus() -> u32 {
     let known = CPUS.load(Relaxed);
     if known != 0 {
         return known;
     }
+    let cpus = affinity_cpus().min(cgroup_cpus().unwrap_or(u32::MAX)).max(1);
+    CPUS.store(cpus, Relaxed);
+    cpus
+}
+
+// What follows is done by any thread, also one with the smallest stack that there may be (16 KiB,
+// of which glibc takes some): frames are small, and not there all at once.
+
+/// CPUs in the affinity mask.
+#[inline(never)]
+fn affinity_cpus() -> u32 {
     let mut mask = [0u64; 128];
     // SAFETY: the buffer is as long as said; a raw system call, since glibc's wrapper needs a
     // `cpu_set_t` of its own size.
@@ -23,13 +34,7 @@ pub fn usable_cpus() -> u32 {
         libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr())
     };
     let words = if bytes > 0 { bytes as usize / 8 } else { 0 };
-    let mut cpus: u32 = mask.iter().take(words).map(|word| word.count_ones()).sum();
-    if let Some(quota) = cgroup_cpus() {
-        cpus = cpus.min(quota);
-    }
-    let cpus = cpus.max(1);
-    CPUS.store(cpus, Relaxed);
-    cpus
+    mask.iter().take(words).map(|word| word.count_ones()).sum()
 }
 
 /// Bytes of the longest path of a control group's file, with the zero at its end.
@@ -67,6 +72,15 @@ impl FilePath {
             self.used += 1;
         }
         self
+    }
+
+    /// Takes away what lies behind the first `used` bytes.
+    fn truncate(&mut self, used: usize) {
+        for place in self.bytes.iter_mut().take(self.used).skip(used) {
+            *place = 0;
+        }
+        self.used = self.used.min(used);
+        self.cut = false;
     }
 
     /// The path; the empty one if it was cut.
@@ -133,34 +147,49 @@ pub fn cgroup_path() -> &'static CStr {
     if let Some(known) = GROUP.get() {
         return known;
     }
-    GROUP.set(&own_group());
+    find_own_group();
     // None only while another thread writes it at this instant, or did when this process was
     // forked from its.
     GROUP.get().unwrap_or(MOUNT)
 }
 
+#[inline(never)]
+fn find_own_group() {
+    let mut path = FilePath::EMPTY;
+    own_group(&mut path);
+    GROUP.set(&path);
+}
+
 /// A container sees its own group at the root of the mount (cgroup_namespaces(7)); outside one,
 /// the path is in /proc/self/cgroup.
-fn own_group() -> FilePath {
-    let mut root = FilePath::EMPTY;
-    root.put(MOUNT.to_bytes());
+#[inline(never)]
+fn own_group(path: &mut FilePath) {
+    path.put(MOUNT.to_bytes());
+    let root = path.used;
     let mut buffer = [0u8; PATH_BYTES];
     let own = os::read_file(c"/proc/self/cgroup", &mut buffer);
     // Version 2 has the one line "0::/path".
     let line = os::line_behind(own, b"0::");
-    let Some(group) = line.filter(|&group| group != b"/") else { return root };
-    let mut path = root;
+    let Some(group) = line.filter(|&group| group != b"/") else { return };
     path.put(group);
+    let group = path.used;
+    path.put(b"/cgroup.procs");
     let mut probe = [0u8; 1];
-    let file = FilePath::file(path.as_c_str(), b"cgroup.procs");
     // The path can be the host's while the mount is the container's own.
-    if os::read_file(file.as_c_str(), &mut probe).is_empty() { root } else { path }
+    let exists = !os::read_file(path.as_c_str(), &mut probe).is_empty();
+    path.truncate(if exists { group } else { root });
 }
 
 /// The CPU quota of the process's cgroup in whole CPUs, or `None` without one.
 fn cgroup_cpus() -> Option<u32> {
+    cpu_quota(cgroup_path())
+}
+
+/// The quota of the group with this directory.
+#[inline(never)]
+fn cpu_quota(directory: &CStr) -> Option<u32> {
     let mut buffer = [0u8; 64];
-    let file = FilePath::file(cgroup_path(), b"cpu.max");
+    let file = FilePath::file(directory, b"cpu.max");
     parse_cpu_max(os::read_file(file.as_c_str(), &mut buffer))
 }
 

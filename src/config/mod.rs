@@ -164,10 +164,10 @@ pub(crate) fn note_mapped_free(bytes: usize) {
     }
 }
 
-/// The most arenas the process opens: the setting, or so many per usable CPU.
-pub(crate) fn arena_ceiling(per_cpu: usize) -> usize {
+/// The most arenas the process opens: the setting, or 8 per usable CPU.
+pub(crate) fn arena_ceiling() -> usize {
     match ARENA_MAX.load(Relaxed) {
-        0 => per_cpu * usable_cpus() as usize,
+        0 => 8 * usable_cpus() as usize,
         set => set,
     }
 }

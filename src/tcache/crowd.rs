@@ -1,10 +1,10 @@
-//! Whether a thread meets its arena's lock held by others so often that it should move to another
-//! arena.
+//! Whether a thread should move to another arena: because it meets its arena's lock held by others
+//! too often, or because it frees what the threads of another arena allocate.
 //!
 //! A move costs memory: what is free in the old arena stays there. A thread that has just begun
 //! has little there, so that short waits suffice; later only waits that put it to sleep count.
 
-use crate::arena::Waits;
+use crate::arena::{Arena, Waits};
 use crate::sync::lock::Locked;
 use core::cell::Cell;
 
@@ -19,7 +19,11 @@ const VERDICT: u32 = 256;
 /// … and the part of them that slept.
 const SLEPT: u32 = 4;
 
-/// What a thread remembers of its uses of its arena's lock.
+/// Blocks that a thread takes from its arena, or sends home to others, after which it asks itself
+/// whether to follow those that it trades with.
+const TRADE: usize = 4096;
+
+/// What a thread remembers of its uses of its arena's lock, and of its trade with other arenas.
 pub struct Crowd {
     /// Uses since the thread joined the arena; up to [`YOUNG_USES`].
     age: Cell<u32>,
@@ -29,20 +33,59 @@ pub struct Crowd {
     met: Cell<u32>,
     /// … and that slept.
     slept: Cell<u32>,
+    /// The thread left an arena where it slept: it follows nobody any more.
+    fled: Cell<bool>,
+    /// Blocks that it took from its arena since it last looked at its trade.
+    taken: Cell<usize>,
+    /// Blocks that it sent home to other arenas …
+    sent: Cell<usize>,
+    /// … the first one of them.
+    sent_to: Cell<u16>,
+    /// What [`Arena::remote_frees`] was.
+    remote_frees: Cell<u64>,
 }
 
 impl Crowd {
     /// No use yet.
     pub const fn new() -> Self {
-        Self { age: Cell::new(0), uses: Cell::new(0), met: Cell::new(0), slept: Cell::new(0) }
+        Self {
+            age: Cell::new(0),
+            uses: Cell::new(0),
+            met: Cell::new(0),
+            slept: Cell::new(0),
+            fled: Cell::new(false),
+            taken: Cell::new(0),
+            sent: Cell::new(0),
+            sent_to: Cell::new(u16::MAX),
+            remote_frees: Cell::new(0),
+        }
     }
 
-    /// Forgets all: the thread joins an arena.
-    pub fn reset(&self) {
+    /// Forgets all: another thread has the cache.
+    pub fn begin(&self, arena: &Arena) {
+        self.fled.set(false);
+        self.join(arena);
+    }
+
+    /// Forgets what was in the arena that the thread left.
+    pub fn join(&self, arena: &Arena) {
         self.age.set(0);
         self.uses.set(0);
         self.met.set(0);
         self.slept.set(0);
+        self.close_books(arena);
+    }
+
+    /// Takes note that the thread follows others there, and should not part from them for little.
+    pub fn follow(&self) {
+        self.age.set(YOUNG_USES);
+    }
+
+    fn close_books(&self, arena: &Arena) {
+        self.taken.set(0);
+        self.sent.set(0);
+        self.sent_to.set(u16::MAX);
+        self.remote_frees.set(arena.remote_frees());
     }
 
     /// Counts a use of the lock.
@@ -51,6 +94,38 @@ impl Crowd {
         add(&self.uses, true);
         add(&self.met, how != Locked::AtOnce);
         add(&self.slept, how == Locked::AfterWait);
+    }
+
+    /// Counts blocks that the thread took from its arena.
+    pub fn note_taken(&self, blocks: usize) {
+        self.taken.set(self.taken.get() + blocks);
+    }
+
+    /// Counts blocks that it sent home to an arena.
+    pub fn note_sent(&self, to: u16, blocks: usize) {
+        self.sent.set(self.sent.get() + blocks);
+        self.sent_to.set(self.sent_to.get().min(to));
+    }
+
+    /// Whether enough was traded to look at it.
+    pub fn has_traded(&self) -> bool {
+        self.taken.get().max(self.sent.get()) >= TRADE
+    }
+
+    /// The arena to follow: one before the thread's own whose blocks it frees, if most of what it
+    /// frees is others'; or whose threads free the blocks of this one, if they free most of them.
+    /// All those that trade so end in the first of their arenas.
+    pub fn partner(&self, own: &Arena) -> Option<u16> {
+        let (taken, sent, sent_to) = (self.taken.get(), self.sent.get(), self.sent_to.get());
+        let freed_by_others = own.remote_frees().wrapping_sub(self.remote_frees.get()) as usize;
+        self.close_books(own);
+        if self.fled.get() {
+            return None;
+        }
+        let sends = 2 * sent >= taken && sent_to < own.id();
+        let gets_back = 2 * freed_by_others >= taken * own.attach().threads() as usize;
+        let partner = if sends { sent_to } else { own.remote_from() };
+        ((sends || gets_back) && partner < own.id()).then_some(partner)
     }
 
     /// Why to move, if so. The counts start anew with each verdict, so that it needs a sustained
@@ -67,6 +142,7 @@ impl Crowd {
             self.age.set(self.age.get() + uses);
         }
         if slept >= uses / SLEPT {
+            self.fled.set(true);
             Some(Waits::Long)
         } else if young && met >= YOUNG_MET {
             Some(Waits::Short)

@@ -166,7 +166,7 @@ impl Tcache {
             }
         }
         self.thread.set(os::thread_number());
-        self.crowd.reset();
+        self.crowd.begin(arena);
         self.arena.set(arena.id());
         self.look_through_window();
         self.state.set(State::Live);
@@ -183,9 +183,26 @@ impl Tcache {
         self.send_pending();
         self.leave(old, old.try_lock());
         self.arena.set(target.id());
-        self.crowd.reset();
+        self.crowd.join(target);
         self.look_through_window();
         true
+    }
+
+    /// Moves the thread to the arena of the threads that it exchanges blocks with, if it does.
+    #[inline]
+    pub(super) fn follow_trade(&self) {
+        if self.crowd.has_traded() {
+            self.look_at_trade();
+        }
+    }
+
+    #[cold]
+    fn look_at_trade(&self) {
+        if let Some(other) = self.crowd.partner(self.arena()).and_then(|id| ARENAS.get(id))
+            && self.move_to(other)
+        {
+            self.crowd.follow();
+        }
     }
 
     /// Gives the cache's blocks back to its arena and counts the thread out: under the lock, or
@@ -210,7 +227,7 @@ impl Tcache {
     /// Counts the calling thread in at the main arena, or at another one when that is closed;
     /// with a cache that waits there, if wanted, or null.
     fn enter(wants_cache: bool) -> (&'static Arena, *mut Tcache) {
-        let mut arena = ARENAS.main();
+        let mut arena = ARENAS.for_new_thread();
         loop {
             match arena.lock_open() {
                 Some(mut held) if arena.join(&held) => {

@@ -326,6 +326,8 @@ impl Tcache {
             && let Some(other) = ARENAS.choose_less_crowded(arena, waits)
         {
             self.move_to(other);
+        } else {
+            self.follow_trade();
         }
         self.arena()
     }
@@ -359,6 +361,7 @@ impl Tcache {
 
     /// Makes a list the contents of the empty bin of `class`.
     fn fill(&self, class: Class, head: *mut Block, count: usize) {
+        self.crowd.note_taken(count);
         let bin = self.bin(class);
         let capacity = magazine_capacity(class);
         self.places[class % CLASSES].set(capacity as u16);

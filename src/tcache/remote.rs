@@ -41,6 +41,7 @@ impl Tcache {
         slot.bytes.set(slot.bytes.get() + bytes);
         if slot.count.get() >= PENDING_BLOCKS || slot.bytes.get() >= PENDING_BYTES {
             self.send_one(slot);
+            self.follow_trade();
         }
     }
 
@@ -50,9 +51,10 @@ impl Tcache {
         slot.head.set(ptr::null_mut());
         slot.count.set(0);
         slot.bytes.set(0);
+        self.crowd.note_sent(slot.arena.get(), chain.count);
         if let Some(owner) = ARENAS.get(slot.arena.get()) {
             // SAFETY: the chain holds blocks of that arena that this thread freed.
-            unsafe { owner.send(chain, bytes) };
+            unsafe { owner.send(chain, bytes, self.arena_id()) };
         }
     }
 

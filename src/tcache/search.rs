@@ -26,11 +26,15 @@ impl Tcache {
         let Some(mut held) = owner.lock_open() else { return false };
         // What is on its way home comes to its slab.
         owner.drain(&mut held);
-        // SAFETY: the caller's contract; the arena's lock is held.
+        let is_of_class = Owner::new(arena, class as u16);
+        // The slab may be a chunk by now: none of its blocks was in use then.
+        if page_map::owner(block.addr()) != is_of_class {
+            return true;
+        }
+        // SAFETY: a slab lies there, of the arena whose lock is held.
         if unsafe { held.slab_holds(block) } || owner.depot_holds(&mut held, class, block) {
             return true;
         }
-        let is_of_class = Owner::new(arena, class as u16);
         Self::all().any(|cache| {
             let pending = cache.pending.iter().filter(|slot| slot.arena.get() == arena);
             (cache.arena_id() == arena

@@ -1,0 +1,147 @@
+//! The process's arenas: which there are, and which of them a thread joins.
+
+use super::Arena;
+use crate::config;
+use crate::meta;
+use crate::page_map::MAX_ARENAS;
+use crate::window;
+use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::{AtomicPtr, AtomicUsize};
+
+/// Arenas per usable CPU that are opened for threads that begin: as many as run at a time …
+const FOR_NEW: usize = 1;
+/// … and for threads that wait for short times: twice as many, so that two threads that run seldom
+/// share one. Those that sleep get more, up to the setting.
+const FOR_SHORT_WAITS: usize = 2;
+
+/// What a thread leaves its arena for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// It often found the lock held for a moment.
+    Short,
+    /// It often slept on it.
+    Long,
+}
+
+/// All arenas.
+pub struct Arenas {
+    main: Arena,
+    count: AtomicUsize,
+}
+
+/// The arenas but the main one, by their numbers. All zeros and so in .bss, which a program with
+/// one arena does not touch.
+static OTHERS: [AtomicPtr<Arena>; MAX_ARENAS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS];
+
+/// The process's arenas.
+pub static ARENAS: Arenas = Arenas { main: Arena::new(0), count: AtomicUsize::new(1) };
+
+impl Arenas {
+    /// The main arena.
+    pub fn main(&self) -> &Arena {
+        &self.main
+    }
+
+    /// Number of arenas.
+    pub fn count(&self) -> usize {
+        self.count.load(Acquire).min(MAX_ARENAS)
+    }
+
+    /// The arena with this number.
+    pub fn get(&self, id: u16) -> Option<&Arena> {
+        if id == 0 {
+            return Some(&self.main);
+        }
+        // Acquire pairs with the release in `open`.
+        let arena = OTHERS.get(usize::from(id))?.load(Acquire);
+        // SAFETY: arenas live as long as the process.
+        unsafe { arena.as_ref() }
+    }
+
+    /// All arenas.
+    pub fn iter(&self) -> impl Iterator<Item = &Arena> {
+        (0..self.count() as u16).filter_map(|id| self.get(id))
+    }
+
+    /// All arenas that are in use.
+    pub fn iter_open(&self) -> impl Iterator<Item = &Arena> {
+        self.iter().filter(|arena| !arena.attach.is_closed())
+    }
+
+    /// The arena for a thread that can not stay on arena `not`: the least loaded one, or a new
+    /// one if all have threads and the ceiling is not reached. `not` itself if there is no
+    /// other.
+    pub fn choose(&self, not: u16) -> &Arena {
+        let least = self.least_loaded(not);
+        match least {
+            Some(arena) if arena.attach.threads() == 0 => arena,
+            _ => self.open(usize::MAX).or(least).unwrap_or(match self.get(not) {
+                Some(arena) => arena,
+                None => &self.main,
+            }),
+        }
+    }
+
+    /// A less crowded arena for a thread of `own`, if there is one. Threads that met short waits
+    /// only open fewer arenas.
+    pub fn choose_less_crowded(&self, own: &Arena, waits: Waits) -> Option<&Arena> {
+        let least = self.least_loaded(own.id);
+        if least.is_some_and(|arena| arena.attach.threads() == 0) {
+            return least;
+        }
+        let per_cpu = if waits == Waits::Short { FOR_SHORT_WAITS } else { usize::MAX };
+        let fewer = |arena: &&Arena| arena.attach.threads() + 1 < own.attach.threads();
+        self.open(per_cpu).or(least.filter(fewer))
+    }
+
+    /// Where a thread begins: on an arena of its own if it can be, for its blocks would lie in the
+    /// cache lines of others' else, and its slow paths wait for theirs.
+    pub fn for_new_thread(&self) -> &Arena {
+        if self.main.attach.threads() == 0 {
+            return &self.main;
+        }
+        let least = self.least_loaded(u16::MAX);
+        match least {
+            Some(arena) if arena.attach.threads() == 0 => arena,
+            _ => self.open(FOR_NEW).or(least).unwrap_or(&self.main),
+        }
+    }
+
+    fn least_loaded(&self, not: u16) -> Option<&Arena> {
+        self.iter_open().filter(|arena| arena.id != not).min_by_key(|arena| arena.attach.threads())
+    }
+
+    /// Opens a new arena, unless there are as many as the setting says, or so many per usable CPU.
+    #[cold]
+    fn open(&self, per_cpu: usize) -> Option<&Arena> {
+        let closed = self.count() - self.iter_open().count();
+        let ceiling =
+            config::arena_ceiling().min(per_cpu.saturating_mul(config::usable_cpus() as usize));
+        let ceiling = (ceiling + closed).min(MAX_ARENAS);
+        let mut id = self.count.load(Acquire);
+        loop {
+            if id >= ceiling {
+                return None;
+            }
+            // The number is taken first and the arena published after; readers skip the empty
+            // slot in between.
+            match self.count.compare_exchange(id, id + 1, Release, Acquire) {
+                Ok(_) => break,
+                Err(now) => id = now,
+            }
+        }
+        let place: *mut Arena = meta::allocate(size_of::<Arena>()).cast();
+        if place.is_null() {
+            return None;
+        }
+        const { assert!(align_of::<Arena>() <= 128) };
+        window::of(id as u16).open();
+        // SAFETY: new memory of the right size, unknown to other threads until the store.
+        unsafe {
+            place.write(Arena::new(id as u16));
+            OTHERS.get(id)?.store(place, Release);
+            Some(&*place)
+        }
+    }
+}
