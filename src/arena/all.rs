@@ -74,40 +74,32 @@ impl Arenas {
     /// other.
     pub fn choose(&self, not: u16) -> &Arena {
         let least = self.least_loaded(not);
-        match least {
-            Some(arena) if arena.attach.threads() == 0 => arena,
-            _ => self.open(usize::MAX).or(least).unwrap_or(match self.get(not) {
-                Some(arena) => arena,
-                None => &self.main,
-            }),
-        }
+        let found = self.idle_or_new(least, usize::MAX).or(least);
+        found.or(self.get(not)).unwrap_or(&self.main)
     }
 
     /// A less crowded arena for a thread of `own`, if there is one. Threads that met short waits
     /// only open fewer arenas.
     pub fn choose_less_crowded(&self, own: &Arena, waits: Waits) -> Option<&Arena> {
         let least = self.least_loaded(own.id);
-        if least.is_some_and(|arena| arena.attach.threads() == 0) {
-            return least;
-        }
         let per_cpu = if waits == Waits::Short { FOR_SHORT_WAITS } else { usize::MAX };
         let fewer = |arena: &&Arena| arena.attach.threads() + 1 < own.attach.threads();
-        self.open(per_cpu).or(least.filter(fewer))
+        self.idle_or_new(least, per_cpu).or(least.filter(fewer))
     }
 
     /// Where a thread begins: on an arena of its own if it can be, for its blocks would lie in the
     /// cache lines of others' else, and its slow paths wait for theirs.
     pub fn for_new_thread(&self) -> &Arena {
-        if self.main.attach.threads() == 0 {
-            return &self.main;
-        }
         let least = self.least_loaded(u16::MAX);
-        match least {
-            Some(arena) if arena.attach.threads() == 0 => arena,
-            _ => self.open(FOR_NEW).or(least).unwrap_or(&self.main),
-        }
+        self.idle_or_new(least, FOR_NEW).or(least).unwrap_or(&self.main)
     }
 
+    /// The least loaded arena if it has no threads, else a new one if there may be one more.
+    fn idle_or_new<'a>(&'a self, least: Option<&'a Arena>, per_cpu: usize) -> Option<&'a Arena> {
+        least.filter(|arena| arena.attach.threads() == 0).or_else(|| self.open(per_cpu))
+    }
+
+    /// The open arena with the fewest threads, of several the first, but not arena `not`.
     fn least_loaded(&self, not: u16) -> Option<&Arena> {
         self.iter_open().filter(|arena| arena.id != not).min_by_key(|arena| arena.attach.threads())
     }

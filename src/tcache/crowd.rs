@@ -33,7 +33,7 @@ pub struct Crowd {
     met: Cell<u32>,
     /// … and that slept.
     slept: Cell<u32>,
-    /// The thread left an arena where it slept: it follows nobody any more.
+    /// The thread slept on its arena's lock so often that it was to leave: it follows nobody any more.
     fled: Cell<bool>,
     /// Blocks that it took from its arena since it last looked at its trade.
     taken: Cell<usize>,
@@ -61,10 +61,9 @@ impl Crowd {
         }
     }
 
-    /// Forgets all: another thread has the cache.
-    pub fn begin(&self, arena: &Arena) {
+    /// Another thread has the cache; it joins an arena next.
+    pub fn begin(&self) {
         self.fled.set(false);
-        self.join(arena);
     }
 
     /// Forgets what was in the arena that the thread left.

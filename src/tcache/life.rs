@@ -166,9 +166,8 @@ impl Tcache {
             }
         }
         self.thread.set(os::thread_number());
-        self.crowd.begin(arena);
-        self.arena.set(arena.id());
-        self.look_through_window();
+        self.crowd.begin();
+        self.go_on_in(arena);
         self.state.set(State::Live);
     }
 
@@ -182,10 +181,15 @@ impl Tcache {
         }
         self.send_pending();
         self.leave(old, old.try_lock());
-        self.arena.set(target.id());
-        self.crowd.join(target);
-        self.look_through_window();
+        self.go_on_in(target);
         true
+    }
+
+    /// Makes an arena the thread's that it was counted in.
+    fn go_on_in(&self, arena: &Arena) {
+        self.arena.set(arena.id());
+        self.crowd.join(arena);
+        self.look_through_window();
     }
 
     /// Moves the thread to the arena of the threads that it exchanges blocks with, if it does.
@@ -224,8 +228,8 @@ impl Tcache {
         }
     }
 
-    /// Counts the calling thread in at the main arena, or at another one when that is closed;
-    /// with a cache that waits there, if wanted, or null.
+    /// Counts the calling thread in at the arena where it should begin, or at another one when that
+    /// can not be entered; with a cache that waits there, if wanted, or null.
     fn enter(wants_cache: bool) -> (&'static Arena, *mut Tcache) {
         let mut arena = ARENAS.for_new_thread();
         loop {
@@ -263,8 +267,7 @@ impl Tcache {
         self.send_pending();
         self.leave(self.arena(), None);
         let (arena, _) = Self::enter(false);
-        self.arena.set(arena.id());
-        self.look_through_window();
+        self.go_on_in(arena);
     }
 
     /// Ends a thread's cache: blocks of other arenas go home, and it waits for another thread.

@@ -109,7 +109,7 @@ pub struct Tcache {
     pending: [Pending; PENDING],
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
     own_slabs: Cell<u64>,
-    /// How often it met its arena's lock held.
+    /// Whether it should move to another arena (`crowd.rs`).
     crowd: Crowd,
     /// What says how long the thread sleeps, and which classes it uses (`cool.rs`).
     activity: Activity,
@@ -297,8 +297,9 @@ impl Tcache {
             return true;
         }
         self.send_pending();
-        let arena = self.settle();
-        let Some(mut held) = arena.lock_open() else {
+        let held = self.lock_arena();
+        let arena = self.arena();
+        let Some(mut held) = held else {
             // Another thread holds the arena for very long: this one goes to another arena. But
             // nothing moves under the hands of a thread that a signal handler interrupted.
             return !arena.is_held_by_caller()
@@ -309,7 +310,6 @@ impl Tcache {
         // SAFETY: the guard holds the lock.
         let got = unsafe { held.take_blocks(class, magazine_capacity(class)) };
         self.in_transit.set(got.head);
-        self.crowd.note(held.how);
         drop(held);
         self.fill(class, got.head, got.count);
         // The main arena's first heap places the window.
@@ -317,7 +317,8 @@ impl Tcache {
         got.count > 0
     }
 
-    /// The thread's arena, after a move to another one if its own is closed, or crowded.
+    /// The thread's arena, after a move to another one if its own is closed or crowded, or if the
+    /// thread trades with others.
     fn settle(&self) -> &'static Arena {
         let arena = self.arena();
         if arena.attach().is_closed() {
@@ -332,7 +333,8 @@ impl Tcache {
         self.arena()
     }
 
-    /// The lock of the thread's arena, as [`Arena::lock_open`]; for large blocks.
+    /// The lock of the thread's arena, as [`Arena::lock_open`], for a request. The thread may move
+    /// to another arena first.
     pub fn lock_arena(&self) -> Option<Guard<'static>> {
         let held = self.settle().lock_open()?;
         self.crowd.note(held.how);
