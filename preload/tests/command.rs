@@ -137,7 +137,7 @@ fn signals_are_forwarded() {
         {
             let script = format!(
                 "trap 'echo got {name}; exit 9' {name}; echo ready
-                 i=0; while [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done"
+                 i=0; while [ $i -lt 6000 ]; do sleep 0.05; i=$((i + 1)); done"
             );
             let (mut child, mut output) = ready(mode, &script);
             send(&child, signal);

@@ -76,6 +76,7 @@ impl Tcache {
         let used = self.activity.classes.replace(0);
         for class in (1..CLASSES).filter(|class| used >> class & 1 == 0) {
             self.give_spare(class);
+            self.refills[class].set(0);
         }
     }
 

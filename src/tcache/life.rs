@@ -166,6 +166,7 @@ impl Tcache {
             }
         }
         self.thread.set(os::thread_number());
+        self.refills.iter().for_each(|refills| refills.set(0));
         self.crowd.begin();
         self.go_on_in(arena);
         self.state.set(State::Live);

@@ -46,6 +46,10 @@ const PROBED: u8 = ONLY_FREES + 2;
 /// each block may keep a page, or a slab, of its own.
 const SMALL_BIN: usize = 4;
 
+/// From slabs a class first gets a magazine halved so often, and twice as much each time: what a
+/// thread has in classes that it hardly uses, others can not have.
+const SLOW_START: u8 = 3;
+
 /// The free blocks of one class.
 #[repr(C)]
 pub struct Bin {
@@ -106,6 +110,8 @@ pub struct Tcache {
     places: [Cell<u16>; CLASSES],
     /// Per class, magazines in a row that found the depot full; up to [`PROBED`].
     overflows: [Cell<u8>; CLASSES],
+    /// Per class, how often it was refilled from slabs; up to [`SLOW_START`].
+    refills: [Cell<u8>; CLASSES],
     pending: [Pending; PENDING],
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
     own_slabs: Cell<u64>,
@@ -151,6 +157,7 @@ impl Tcache {
             spares: [const { DepotSlot::new() }; CLASSES],
             places: [const { Cell::new(0) }; CLASSES],
             overflows: [const { Cell::new(0) }; CLASSES],
+            refills: [const { Cell::new(0) }; CLASSES],
             pending: [const {
                 Pending {
                     arena: Cell::new(u16::MAX),
@@ -308,13 +315,21 @@ impl Tcache {
         };
         arena.drain(&mut held);
         // SAFETY: the guard holds the lock.
-        let got = unsafe { held.take_blocks(class, magazine_capacity(class)) };
+        let got = unsafe { held.take_blocks(class, self.blocks_wanted(class)) };
         self.in_transit.set(got.head);
         drop(held);
         self.fill(class, got.head, got.count);
         // The main arena's first heap places the window.
         self.look_through_window();
         got.count > 0
+    }
+
+    /// How many blocks to take from slabs.
+    fn blocks_wanted(&self, class: Class) -> usize {
+        let refills = &self.refills[class % CLASSES];
+        let halvings = SLOW_START - refills.get();
+        refills.set((refills.get() + 1).min(SLOW_START));
+        (magazine_capacity(class) >> halvings).max(1)
     }
 
     /// The thread's arena, after a move to another one if its own is closed or crowded, or if the
