@@ -32,10 +32,15 @@ pub fn malloc(bytes: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 fn malloc_slow(bytes: usize) -> *mut u8 {
-    served(malloc::malloc_slow(bytes), bytes)
+    if PERTURB.load(Relaxed) != 0 {
+        return served(malloc::malloc_slow(bytes), bytes);
+    }
+    malloc::malloc_slow(bytes)
 }
 
 /// What a slow path hands out: filled if `M_PERTURB` asks for that.
+#[cold]
+#[inline(never)]
 fn served(block: *mut u8, bytes: usize) -> *mut u8 {
     let perturb = PERTURB.load(Relaxed);
     if perturb != 0 && !block.is_null() {
@@ -60,14 +65,26 @@ pub unsafe fn free(block: *mut c_void) {
 #[cold]
 #[inline(never)]
 unsafe fn free_slow(block: *mut u8) {
-    let perturb = PERTURB.load(Relaxed);
-    // SAFETY: the caller's contract; the size ends the process unless the block is in use.
+    // SAFETY: the caller's contract.
     unsafe {
-        if perturb != 0 && !block.is_null() {
-            let bytes = malloc::usable_size(block, Misuse::InvalidFree);
-            block.write_bytes(perturb, bytes);
+        if PERTURB.load(Relaxed) != 0 && !block.is_null() {
+            perturb(block);
         }
         malloc::free_slow(block);
+    }
+}
+
+/// Fills a block that is freed, as `M_PERTURB` asks.
+///
+/// # Safety
+/// As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn perturb(block: *mut u8) {
+    // SAFETY: the caller's contract; the size ends the process unless the block is in use.
+    unsafe {
+        let bytes = malloc::usable_size(block, Misuse::InvalidFree);
+        block.write_bytes(PERTURB.load(Relaxed), bytes);
     }
 }
 

@@ -14,9 +14,7 @@ use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState};
 use crate::purge;
 use crate::purger;
-use crate::size_class::{
-    self, CLASSES, Class, GRANULE, MAX_ONE_GRANULE, MAX_SMALL, MAX_TABLE, MIN_ALIGN,
-};
+use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_LENT, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
 use crate::sync::block::{Block, Chain};
 use crate::tcache::{ROOM_UNIT, State, Tcache};
 use crate::thread;
@@ -102,7 +100,7 @@ fn borrow_from_larger(cache: &Tcache, class: Class) -> Option<*mut u8> {
     if cache.arena_id() != 0 || cache.serves_itself(class) {
         return None;
     }
-    if size_class::size(class) > MAX_TABLE {
+    if size_class::size(class) > MAX_LENT {
         // Classes whose first slab would move the break: pages of their own.
         let mut held = ARENAS.main().lock_open()?;
         if !held.lends_pages(class) {
@@ -265,18 +263,13 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
 /// As for [`free`], and the block was asked for with a size of that class.
 #[inline(always)]
 pub unsafe fn free_class(block: *mut u8, class: Class) {
-    // SAFETY: as in `free`; the window or the page map says that the block is of the class that
-    // the layout names, which it need not be: a larger class may have served it.
+    // SAFETY: as in `free`; the window says that the block is of the class that the layout names,
+    // which it need not be: a larger class may have served it.
     unsafe {
         let tcache = tls::get();
         let window = (*tcache).window.get();
-        let is_of_class = if size_class::size(class) <= MAX_ONE_GRANULE {
-            let page = window::index_of(block.addr(), (*tcache).window_base.get());
-            page < WINDOW_PAGES && window::entry(window, page) == bin_offset(class)
-        } else {
-            page_map::owner(block.addr()) == Owner::new((*tcache).arena_id(), class as u16)
-        };
-        if is_of_class {
+        let page = window::index_of(block.addr(), (*tcache).window_base.get());
+        if page < WINDOW_PAGES && window::is_of_class(window::entry(window, page), class) {
             let bin = Tcache::bin_at(tcache, bin_offset(class));
             if bin.room.get() != 0 && Block::mark(block.cast()) != window.addr() {
                 return Tcache::push(bin, block.cast(), window.addr());
@@ -286,12 +279,36 @@ pub unsafe fn free_class(block: *mut u8, class: Class) {
     }
 }
 
-/// Takes a block back by what the page map says.
+/// What [`free`] does when the bin is full or not the thread's arena's, and with large blocks.
 ///
 /// # Safety
 /// As for [`free`].
 #[inline(never)]
 pub unsafe fn free_slow(block: *mut u8) {
+    // SAFETY: as in `free`: the entry is that of a granule of a slab of the thread's arena, whose
+    // blocks in this page are carved.
+    unsafe {
+        let tcache = tls::get();
+        let page = window::index_of(block.addr(), (*tcache).window_base.get());
+        if page < WINDOW_PAGES {
+            let window = (*tcache).window.get();
+            if let Some((class, granule)) = window::granule_of(window::entry(window, page))
+                && size_class::block_index(granule + block.addr() % GRANULE, class).is_some()
+                && Block::mark(block.cast()) != window.addr()
+            {
+                return keep(tcache, block.cast(), class, window.addr());
+            }
+        }
+        free_by_page_map(block);
+    }
+}
+
+/// Takes a block back by what the page map says.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(never)]
+unsafe fn free_by_page_map(block: *mut u8) {
     if block.is_null() {
         return;
     }
@@ -332,8 +349,6 @@ unsafe fn check_small(address: usize, owner: Owner, class: Class, kind: Misuse) 
     }
 }
 
-/// Blocks of slabs of several granules, which the window does not show, come here always.
-///
 /// # Safety
 /// A block in use of `class` starts at the address, and is the caller's to give.
 #[inline(always)]
@@ -343,22 +358,35 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
     if unsafe { (*tcache).state() } != State::Live {
         tcache = thread::start();
     }
-    // SAFETY: the cache, if any, is this thread's; the bin has room when the block goes in.
+    // SAFETY: the cache, if any, is this thread's.
     unsafe {
         if tcache.is_null() {
             free_directly(block, owner.arena());
         } else if (*tcache).arena_id() == owner.arena() {
-            let bin = Tcache::bin_at(tcache, bin_offset(class));
-            let full = bin.room.get() < ROOM_UNIT;
-            if full {
-                (*tcache).make_room(class);
-            }
-            Tcache::push(bin, block, window::free_mark(owner.arena()));
-            if full {
-                purger::poll();
-            }
+            keep(tcache, block, class, window::free_mark(owner.arena()));
         } else {
             (*tcache).free_remote(block, owner.arena(), size_class::size(class));
+        }
+    }
+}
+
+/// Puts a block of the thread's arena into its bin, which gets room first if it has none.
+///
+/// # Safety
+/// The cache is the thread's; a block in use of `class` of its arena starts at the address, and is
+/// the caller's to give; `mark` is that of the arena's free blocks.
+#[inline(always)]
+unsafe fn keep(tcache: *mut Tcache, block: *mut Block, class: Class, mark: usize) {
+    // SAFETY: the caller's contract; the bin has room when the block goes in.
+    unsafe {
+        let bin = Tcache::bin_at(tcache, bin_offset(class));
+        let full = bin.room.get() < ROOM_UNIT;
+        if full {
+            (*tcache).make_room(class);
+        }
+        Tcache::push(bin, block, mark);
+        if full {
+            purger::poll();
         }
     }
 }

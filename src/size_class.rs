@@ -25,7 +25,11 @@ const CLASS_COARSE: usize = CLASS_FINE + 8 * (13 - FINE_LOG);
 pub const MAX_SMALL: usize = 32 * 1024;
 
 /// Largest request, in bytes, whose class the fast path of `malloc` finds by table.
-pub const MAX_TABLE: usize = 1024;
+pub const MAX_TABLE: usize = 2048;
+
+/// Largest request, in bytes, that borrows from a larger class at the start of a program; larger
+/// ones borrow pages.
+pub const MAX_LENT: usize = 1024;
 
 /// Largest block size, in bytes, whose slabs are one granule, so that the fast path of `free`
 /// can check that an address is the start of a block.
@@ -40,21 +44,46 @@ const MAGAZINE_BYTES: usize = 16 * 1024;
 /// A size class id: 1 to `CLASSES - 1`.
 pub type Class = usize;
 
+/// Places of a [`PerClass`].
+pub const CLASS_PLACES: usize = CLASSES.next_power_of_two();
+
+/// One `T` for each class, and some more: so many that finding one takes no division and no
+/// comparison, and can not fail.
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct PerClass<T>(pub [T; CLASS_PLACES]);
+
+impl<T> core::ops::Index<Class> for PerClass<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, class: Class) -> &T {
+        &self.0[class % CLASS_PLACES]
+    }
+}
+
+impl<T> core::ops::IndexMut<Class> for PerClass<T> {
+    #[inline(always)]
+    fn index_mut(&mut self, class: Class) -> &mut T {
+        &mut self.0[class % CLASS_PLACES]
+    }
+}
+
 /// Block size in bytes of `class`, never 0.
 #[inline]
 pub const fn size(class: Class) -> usize {
     // A table, since slow paths ask often. Class 0 has no blocks; its size only keeps divisions
     // defined.
-    const SIZES: [u32; CLASSES] = {
-        let mut sizes = [16; CLASSES];
+    const SIZES: PerClass<u32> = {
+        let mut sizes = [16; CLASS_PLACES];
         let mut class = 1;
         while class < CLASSES {
             sizes[class] = compute_size(class) as u32;
             class += 1;
         }
-        sizes
+        PerClass(sizes)
     };
-    let size = if class < CLASSES { SIZES[class] } else { 0 };
+    let size = SIZES.0[class % CLASS_PLACES];
     // Never less than 16; said so that the compiler knows a divisor when it sees one.
     if size < 16 { 16 } else { size as usize }
 }
@@ -112,8 +141,17 @@ pub const fn slab_bytes(class: Class) -> usize {
 /// `capacity << 14` must not exceed [`reciprocal`], or the room check of the fast `free` would
 /// let an interior pointer through; [`tests`] asserts it.
 pub const fn magazine_capacity(class: Class) -> usize {
-    let blocks = MAGAZINE_BYTES / size(class);
-    if blocks < 2 { 2 } else { blocks }
+    const BLOCKS: PerClass<u16> = {
+        let mut blocks = [0; CLASS_PLACES];
+        let mut class = 0;
+        while class < CLASS_PLACES {
+            let fit = MAGAZINE_BYTES / size(class);
+            blocks[class] = if fit < 2 { 2 } else { fit as u16 };
+            class += 1;
+        }
+        PerClass(blocks)
+    };
+    BLOCKS.0[class % CLASS_PLACES] as usize
 }
 
 /// `ceil(2^32 / size)`: `offset * reciprocal` modulo 2^32 is below 2^14 exactly when `size`
@@ -130,16 +168,16 @@ pub const fn reciprocal(class: Class) -> u32 {
 #[inline]
 pub const fn block_index(offset: usize, class: Class) -> Option<usize> {
     const SHIFT: u32 = 48;
-    const RECIPROCALS: [u64; CLASSES] = {
-        let mut reciprocals = [0; CLASSES];
+    const RECIPROCALS: PerClass<u64> = {
+        let mut reciprocals = [0; CLASS_PLACES];
         let mut class = 0;
         while class < CLASSES {
             reciprocals[class] = (1u64 << SHIFT).div_ceil(size(class) as u64);
             class += 1;
         }
-        reciprocals
+        PerClass(reciprocals)
     };
-    let reciprocal = RECIPROCALS[class % CLASSES];
+    let reciprocal = RECIPROCALS.0[class % CLASS_PLACES];
     let product = offset as u64 * reciprocal;
     if product & ((1 << SHIFT) - 1) < reciprocal { Some((product >> SHIFT) as usize) } else { None }
 }

@@ -2,9 +2,10 @@
 //! in which an arena's heaps lie, reached in one load.
 //!
 //! A non-zero entry of an arena's window says "blocks that start in this page are carved, belong
-//! to this arena, lie in a slab of one granule, and this is the offset of their class's bin in a
-//! [`crate::tcache::Tcache`]". It is only ever a copy of what the page map says; memory outside
-//! the window is freed by the page map.
+//! to this arena, and this is the offset of their class's bin in a [`crate::tcache::Tcache`]"; or,
+//! if their slab has several granules, the offset of a bin without room, by which the slow way
+//! knows class and granule. It is only ever a copy of what the page map says; memory outside the
+//! window is freed by the page map.
 //!
 //! Each arena has a window of its own, so that a thread which looks into that of its own arena
 //! learns the owner by it. The main arena's lies in .bss; the others' are mapped when the arena
@@ -13,7 +14,7 @@
 use crate::heap::MAPPED;
 use crate::os::{self, PAGE};
 use crate::page_map::MAX_ARENAS;
-use crate::size_class::Class;
+use crate::size_class::{self, CLASS_PLACES, CLASSES, Class, GRANULE, MAX_ONE_GRANULE};
 use crate::sync::block::Block;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicUsize};
@@ -24,6 +25,64 @@ pub const BIN_BYTES: usize = 16;
 /// Bytes from the start of a thread cache to the bin of `class`: what the entries say.
 pub const fn bin_offset(class: Class) -> usize {
     class * BIN_BYTES
+}
+
+/// Granules of slabs of several granules, one slab of each class.
+const PLACES: usize = first_place(CLASSES);
+
+/// The first granule of a slab of `class`, among [`PLACES`].
+const fn first_place(class: Class) -> usize {
+    let mut places = 0;
+    let mut other = size_class::of(MAX_ONE_GRANULE) + 1;
+    while other < class {
+        places += size_class::slab_bytes(other) / GRANULE;
+        other += 1;
+    }
+    places
+}
+
+/// Bytes from the start of a thread cache to where it is zero …
+pub const NO_ROOM: usize = bin_offset(CLASS_PLACES);
+/// … and how many they are. Each place has its entry: the offset of a bin in here, which overlaps
+/// the next one's.
+pub const NO_ROOM_BYTES: usize = PLACES * PLACE_BYTES + BIN_BYTES;
+const PLACE_BYTES: usize = 8;
+
+/// What the window says of a page, `offset` bytes from the start of its slab of `class`.
+pub const fn entry_of(class: Class, offset: usize) -> usize {
+    if size_class::slab_bytes(class) == GRANULE {
+        bin_offset(class)
+    } else {
+        NO_ROOM + PLACE_BYTES * (first_place(class) + offset / GRANULE)
+    }
+}
+
+/// Whether an entry is one of pages of a slab of `class`.
+#[inline(always)]
+pub const fn is_of_class(entry: usize, class: Class) -> bool {
+    let granules = size_class::slab_bytes(class) / GRANULE;
+    entry.wrapping_sub(entry_of(class, 0)) <= PLACE_BYTES * (granules - 1)
+}
+
+/// The class of a slab of several granules, and how many bytes from the slab's start the granule
+/// begins whose pages have this entry. `None` for other entries.
+#[inline]
+pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
+    const TABLE: [(u8, u8); PLACES] = {
+        let mut table = [(0, 0); PLACES];
+        let mut class = size_class::of(MAX_ONE_GRANULE) + 1;
+        while class < CLASSES {
+            let mut granule = 0;
+            while granule < size_class::slab_bytes(class) / GRANULE {
+                table[first_place(class) + granule] = (class as u8, granule as u8);
+                granule += 1;
+            }
+            class += 1;
+        }
+        table
+    };
+    let (class, granule) = TABLE.get(entry.wrapping_sub(NO_ROOM) / PLACE_BYTES)?;
+    Some((usize::from(*class), usize::from(*granule) * GRANULE))
 }
 
 /// Pages of a window: 32 GiB.
@@ -124,7 +183,7 @@ impl Window {
     }
 
     /// Sets the entries for a range of pages, as far as the window reaches.
-    pub fn set(&self, start: usize, bytes: usize, bin_offset: usize) {
+    pub fn set(&self, start: usize, bytes: usize, entry: usize) {
         let first = start.wrapping_sub(self.base()) / PAGE;
         for index in first..first + bytes.div_ceil(PAGE) {
             if index >= WINDOW_PAGES {
@@ -132,7 +191,7 @@ impl Window {
             }
             // SAFETY: a window that is placed has so many entries; the base of one that is not
             // is out of every address's reach.
-            unsafe { (*self.entries().add(index)).store(bin_offset as u16, Relaxed) };
+            unsafe { (*self.entries().add(index)).store(entry as u16, Relaxed) };
         }
     }
 }
@@ -163,7 +222,7 @@ pub fn index_of(address: usize, base: usize) -> usize {
     }
 }
 
-/// The bin offset that the window holds for the page with this index.
+/// What the window holds for the page with this index.
 ///
 /// # Safety
 /// `entries` are those of a window, and `index < WINDOW_PAGES`.
@@ -192,5 +251,27 @@ pub unsafe fn entry(entries: *const AtomicU16, index: usize) -> usize {
     {
         // SAFETY: the caller's contract.
         unsafe { (*entries.add(index)).load(Relaxed) as usize }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_tell_class_and_granule() {
+        for class in 1..CLASSES {
+            for offset in (0..size_class::slab_bytes(class)).step_by(PAGE) {
+                let entry = entry_of(class, offset);
+                let several = size_class::size(class) > MAX_ONE_GRANULE;
+                let granule = several.then_some((class, offset & !(GRANULE - 1)));
+                assert_eq!(granule_of(entry), granule);
+                assert!(entry + BIN_BYTES <= NO_ROOM + if several { NO_ROOM_BYTES } else { 0 });
+                for other in 1..CLASSES {
+                    assert_eq!(is_of_class(entry, other), other == class, "{class} {other}");
+                }
+            }
+        }
+        assert_eq!(granule_of(0), None);
     }
 }

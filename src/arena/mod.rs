@@ -19,7 +19,7 @@ use crate::check::invariant;
 use crate::heap::Heap;
 use crate::limit;
 use crate::os;
-use crate::size_class::{self, CLASSES, Class};
+use crate::size_class::{self, CLASS_PLACES, Class, PerClass};
 use crate::sync::attach::Attach;
 use crate::sync::block::{Block, Chain};
 use crate::sync::depot::DepotSlot;
@@ -54,7 +54,7 @@ pub struct Inner {
     pub heap: Heap,
     /// The break's heap, when the main arena went on in a mapped one.
     left_brk: Heap,
-    classes: [ClassState; CLASSES],
+    classes: PerClass<ClassState>,
     /// Where the next mapped heap should lie, so that the window reaches it; 0: anywhere.
     heap_hint: usize,
     /// The top was trimmed, and has not grown again since.
@@ -103,7 +103,7 @@ impl Inner {
             parked_uses: 0,
             parked_idle: IdleEpochs::NONE,
             parked_bytes: 0,
-            classes: [ClassState::NEW; CLASSES],
+            classes: PerClass([ClassState::NEW; CLASS_PLACES]),
             heap_bytes: 0,
             peak_heap_bytes: 0,
             large_blocks: 0,
@@ -114,12 +114,12 @@ impl Inner {
     /// The state of a class.
     #[inline]
     pub fn class(&self, class: Class) -> &ClassState {
-        &self.classes[class % CLASSES]
+        &self.classes[class]
     }
 
     #[inline]
     fn class_mut(&mut self, class: Class) -> &mut ClassState {
-        &mut self.classes[class % CLASSES]
+        &mut self.classes[class]
     }
 }
 
@@ -142,7 +142,7 @@ pub struct Arena {
     /// The bytes that were counted against the process's limits. Written under the lock.
     counted: AtomicUsize,
     attach: Attach,
-    depot: [[DepotSlot; DEPOT_SLOTS]; CLASSES],
+    depot: PerClass<[DepotSlot; DEPOT_SLOTS]>,
 }
 
 // SAFETY: `inner` is reached through the guard of the lock only; all else is atomic.
@@ -207,7 +207,7 @@ impl Arena {
             purgeable: AtomicUsize::new(0),
             counted: AtomicUsize::new(0),
             attach: Attach::new(),
-            depot: [const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASSES],
+            depot: PerClass([const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASS_PLACES]),
         }
     }
 
@@ -386,7 +386,7 @@ impl Arena {
     /// The magazine is a null-terminated list of exactly `count` blocks of `class`, this
     /// arena's, the caller's to give.
     pub unsafe fn depot_put(&self, class: Class, mut magazine: Chain) -> Result<(), Chain> {
-        for slot in &self.depot[class % CLASSES] {
+        for slot in &self.depot[class] {
             // SAFETY: the caller's contract.
             match unsafe { slot.put(magazine) } {
                 Ok(()) => return Ok(()),
@@ -398,13 +398,13 @@ impl Arena {
 
     /// Takes a magazine out of the depot.
     pub fn depot_take(&self, class: Class) -> Option<Chain> {
-        self.depot[class % CLASSES].iter().find_map(DepotSlot::take)
+        self.depot[class].iter().find_map(DepotSlot::take)
     }
 
     /// Whether the depot holds the block, which is of `class`.
     pub fn depot_holds(&self, held: &mut Guard<'_>, class: Class, block: *mut Block) -> bool {
         let mut found = false;
-        for slot in &self.depot[class % CLASSES] {
+        for slot in &self.depot[class] {
             let Some(magazine) = slot.take() else { continue };
             // SAFETY: a depot magazine is a list of `count` blocks of this arena, taken whole. It
             // goes back, or where that is not possible any more to its slabs.
@@ -423,7 +423,7 @@ impl Arena {
 
     /// Blocks of `class` in the depot.
     pub fn depot_count(&self, class: Class) -> usize {
-        self.depot[class % CLASSES].iter().map(DepotSlot::count).sum()
+        self.depot[class].iter().map(DepotSlot::count).sum()
     }
 
     /// Bytes that the arena could give back to the kernel, about, free blocks on their way home

@@ -50,7 +50,7 @@ impl Inner {
 
     /// Slabs of all classes.
     pub fn slab_count(&self) -> usize {
-        self.classes.iter().map(|class| class.slabs as usize).sum()
+        self.classes.0.iter().map(|class| class.slabs as usize).sum()
     }
 
     /// Goes on to `epoch` of the purge clock. That goes back when the decay time is set anew.

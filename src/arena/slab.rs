@@ -208,7 +208,7 @@ impl Inner {
             return 0;
         }
         let lender = size_class::of((size as usize).next_power_of_two());
-        if lender == class || lender > size_class::of(size_class::MAX_TABLE) {
+        if lender == class || lender > size_class::of(size_class::MAX_LENT) {
             return 0;
         }
         self.class_mut(class).lent += size;
@@ -460,7 +460,8 @@ unsafe fn clear_marks(slab: *mut Slab, start: usize) {
         let size = size_class::size(class);
         let carved = usize::from((*slab).carved.load(Relaxed));
         let bytes = size_class::slab_bytes(class);
-        let rest = carved * size < bytes && (carved + 1) * size > bytes;
+        let all = (carved + 1) * size > bytes && carved * size < bytes;
+        let rest = all && carved * size / PAGE == (carved - 1) * size / PAGE;
         let dropped = (*slab).dropped.load(Relaxed);
         for index in 0..carved + usize::from(rest) {
             // Dropped pages hold no marks, and are not to be touched.

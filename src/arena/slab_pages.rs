@@ -6,7 +6,7 @@ use super::decay::STEPS;
 use super::slab::{List, Slab};
 use crate::os::{self, PAGE};
 use crate::page_map;
-use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_ONE_GRANULE};
+use crate::size_class::{self, CLASSES, Class, GRANULE};
 use crate::sync::block::{Block, Chain};
 use crate::window;
 use core::ops::Range;
@@ -112,12 +112,8 @@ unsafe fn make_blocks(
 /// Lets the fast free see the pages, whose blocks are carved.
 unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>) {
     let size = size_class::size(class);
-    if size > MAX_ONE_GRANULE {
-        return;
-    }
-    let capacity = GRANULE / size;
-    let rest = capacity * size;
-    if rest < GRANULE && pages.contains(&(rest / PAGE)) {
+    let rest = size_class::slab_bytes(class) / size * size;
+    if rest < size_class::slab_bytes(class) && pages.contains(&(rest / PAGE)) {
         // What is left behind the last block looks like the start of one more.
         // SAFETY: the rest lies in the slab, and is at least 16 bytes long.
         unsafe {
@@ -125,8 +121,9 @@ unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>
             Block::set_mark(rest, window::free_mark(arena));
         }
     }
-    let bin = window::bin_offset(class);
-    window::of(arena).set(start + pages.start * PAGE, pages.len() * PAGE, bin);
+    for offset in pages.map(|page| page * PAGE) {
+        window::of(arena).set(start + offset, PAGE, window::entry_of(class, offset));
+    }
 }
 
 /// The pages of the slab in which every block is free, dropped ones included; of those that were
@@ -197,20 +194,18 @@ unsafe fn drop_pages(slab: *mut Slab, start: usize, arena: u16) -> usize {
         let has_blocks = |page: &usize| !blocks_of_page(*page, size, carved).is_empty();
         let with_blocks = (0..pages).filter(has_blocks).fold(0, |bits, page| bits | 1 << page);
         (*slab).dropped.store(dropped | new & with_blocks, Relaxed);
-        discard_pages(start, new, arena, size <= MAX_ONE_GRANULE)
+        discard_pages(start, new, arena)
     }
 }
 
 /// Gives the pages of a slab back whose bits are set, neighbours with one call; the bytes.
-unsafe fn discard_pages(start: usize, mut pages: u64, arena: u16, in_window: bool) -> usize {
+unsafe fn discard_pages(start: usize, mut pages: u64, arena: u16) -> usize {
     let mut bytes = 0;
     while pages != 0 {
         let first = pages.trailing_zeros() as usize;
         let count = (pages >> first).trailing_ones() as usize;
         let from = start + first * PAGE;
-        if in_window {
-            window::of(arena).set(from, count * PAGE, 0);
-        }
+        window::of(arena).set(from, count * PAGE, 0);
         // SAFETY: the caller's contract: no block in these pages is in use or on a list.
         bytes += unsafe { os::discard(core::ptr::with_exposed_provenance_mut(from), count * PAGE) };
         pages &= !((u64::MAX >> (64 - count)) << first);

@@ -3,7 +3,7 @@
 use super::{State, Tcache};
 use crate::arena::{ARENAS, Guard, IdleEpochs, STEPS};
 use crate::page_map;
-use crate::size_class::{CLASSES, Class, size};
+use crate::size_class::{CLASS_PLACES, CLASSES, Class, size};
 use crate::sync::block::Chain;
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
@@ -55,7 +55,7 @@ impl Activity {
     pub fn note(&self, class: Class) {
         // Relaxed: a count, by its only writer.
         self.uses.store(self.uses.load(Relaxed).wrapping_add(1), Relaxed);
-        self.classes.set(self.classes.get() | 1 << (class % CLASSES));
+        self.classes.set(self.classes.get() | 1 << (class % CLASS_PLACES));
     }
 }
 

@@ -136,8 +136,13 @@ impl Tcache {
         }
         let this: *mut Tcache = crate::meta::allocate(size_of::<Tcache>()).cast();
         if !this.is_null() {
-            // SAFETY: new memory of the right size and alignment.
-            unsafe { this.write(Tcache::constant(State::Parked)) };
+            // Copied, not built on the stack first, which may be a small one.
+            // SAFETY: new memory of the right size and alignment; the constant cache is never
+            // written.
+            unsafe {
+                ptr::copy_nonoverlapping(&raw const super::EMPTY, this, 1);
+                (*this).state.set(State::Parked);
+            }
             Self::register(this);
         }
         this
@@ -166,7 +171,7 @@ impl Tcache {
             }
         }
         self.thread.set(os::thread_number());
-        self.refills.iter().for_each(|refills| refills.set(0));
+        self.refills.0.iter().for_each(|refills| refills.set(0));
         self.crowd.begin();
         self.go_on_in(arena);
         self.state.set(State::Live);

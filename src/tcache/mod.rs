@@ -14,10 +14,12 @@ mod remote;
 mod search;
 
 use crate::arena::{ARENAS, Arena, Guard};
-use crate::size_class::{self, CLASSES, Class, MAX_TABLE, magazine_capacity};
+use crate::size_class::{
+    self, CLASS_PLACES, CLASSES, Class, MAX_TABLE, PerClass, magazine_capacity,
+};
 use crate::sync::block::{Block, Chain};
 use crate::sync::depot::DepotSlot;
-use crate::window::{self, BIN_BYTES, NO_WINDOW, bin_offset};
+use crate::window::{self, BIN_BYTES, NO_ROOM, NO_ROOM_BYTES, NO_WINDOW, bin_offset};
 use cool::Activity;
 use core::cell::Cell;
 use core::ptr;
@@ -90,7 +92,9 @@ pub enum State {
 /// One thread's cache.
 #[repr(C)]
 pub struct Tcache {
-    bins: [Bin; CLASSES],
+    bins: PerClass<Bin>,
+    /// Always zero: what the fast free takes for bins of large classes, which have no room.
+    no_room: [u64; NO_ROOM_BYTES / 8],
     /// First address of the arena's window, or [`NO_WINDOW`].
     pub window_base: Cell<usize>,
     /// Its entries, whose address is also the mark of the arena's free blocks.
@@ -105,13 +109,13 @@ pub struct Tcache {
     in_transit: Cell<*mut Block>,
     /// A full magazine beside each bin, or none. Slots as the depot's, so that the magazines of a
     /// thread that sleeps can be taken.
-    spares: [DepotSlot; CLASSES],
+    spares: PerClass<DepotSlot>,
     /// Places of each bin when it is empty.
-    places: [Cell<u16>; CLASSES],
+    places: PerClass<Cell<u16>>,
     /// Per class, magazines in a row that found the depot full; up to [`PROBED`].
-    overflows: [Cell<u8>; CLASSES],
+    overflows: PerClass<Cell<u8>>,
     /// Per class, how often it was refilled from slabs; up to [`SLOW_START`].
-    refills: [Cell<u8>; CLASSES],
+    refills: PerClass<Cell<u8>>,
     pending: [Pending; PENDING],
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
     own_slabs: Cell<u64>,
@@ -127,6 +131,8 @@ pub struct Tcache {
 // all caches is atomic.
 unsafe impl Sync for Tcache {}
 
+const _: () = assert!(core::mem::offset_of!(Tcache, no_room) == NO_ROOM);
+
 const fn table() -> [u16; MAX_TABLE / 16 + 1] {
     let mut table = [0; MAX_TABLE / 16 + 1];
     let mut index = 0;
@@ -140,13 +146,16 @@ const fn table() -> [u16; MAX_TABLE / 16 + 1] {
 impl Tcache {
     const fn constant(state: State) -> Self {
         Self {
-            bins: [const {
-                Bin {
-                    head: Cell::new(ptr::null_mut()),
-                    reciprocal: Cell::new(0),
-                    room: Cell::new(0),
-                }
-            }; CLASSES],
+            bins: PerClass(
+                [const {
+                    Bin {
+                        head: Cell::new(ptr::null_mut()),
+                        reciprocal: Cell::new(0),
+                        room: Cell::new(0),
+                    }
+                }; CLASS_PLACES],
+            ),
+            no_room: [0; NO_ROOM_BYTES / 8],
             window_base: Cell::new(NO_WINDOW),
             window: Cell::new(ptr::null()),
             table: table(),
@@ -154,10 +163,10 @@ impl Tcache {
             arena: Cell::new(u16::MAX),
             thread: Cell::new(0),
             in_transit: Cell::new(ptr::null_mut()),
-            spares: [const { DepotSlot::new() }; CLASSES],
-            places: [const { Cell::new(0) }; CLASSES],
-            overflows: [const { Cell::new(0) }; CLASSES],
-            refills: [const { Cell::new(0) }; CLASSES],
+            spares: PerClass([const { DepotSlot::new() }; CLASS_PLACES]),
+            places: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
+            overflows: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
+            refills: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             pending: [const {
                 Pending {
                     arena: Cell::new(u16::MAX),
@@ -224,11 +233,11 @@ impl Tcache {
 
     #[inline]
     fn bin(&self, class: Class) -> &Bin {
-        &self.bins[class % CLASSES]
+        &self.bins[class]
     }
 
     fn spare(&self, class: Class) -> &DepotSlot {
-        &self.spares[class % CLASSES]
+        &self.spares[class]
     }
 
     /// Whether the class is known to be served from its own slabs.
@@ -243,7 +252,7 @@ impl Tcache {
 
     /// Blocks in the bin of `class`.
     fn bin_count(&self, class: Class) -> usize {
-        let places = usize::from(self.places[class % CLASSES].get());
+        let places = usize::from(self.places[class].get());
         places.saturating_sub((self.bin(class).room.get() / ROOM_UNIT) as usize)
     }
 
@@ -326,7 +335,7 @@ impl Tcache {
 
     /// How many blocks to take from slabs.
     fn blocks_wanted(&self, class: Class) -> usize {
-        let refills = &self.refills[class % CLASSES];
+        let refills = &self.refills[class];
         let halvings = SLOW_START - refills.get();
         refills.set((refills.get() + 1).min(SLOW_START));
         (magazine_capacity(class) >> halvings).max(1)
@@ -372,7 +381,7 @@ impl Tcache {
 
     /// Makes room for so many blocks in the empty bin of `class`.
     fn set_places(&self, class: Class, places: usize) {
-        self.places[class % CLASSES].set(places as u16);
+        self.places[class].set(places as u16);
         self.bin(class).room.set(places as u32 * ROOM_UNIT);
     }
 
@@ -381,9 +390,9 @@ impl Tcache {
         self.crowd.note_taken(count);
         let bin = self.bin(class);
         let capacity = magazine_capacity(class);
-        self.places[class % CLASSES].set(capacity as u16);
+        self.places[class].set(capacity as u16);
         bin.room.set((capacity - count.min(capacity)) as u32 * ROOM_UNIT);
-        self.overflows[class % CLASSES].set(0);
+        self.overflows[class].set(0);
         compiler_fence(Release);
         bin.head.set(head);
         compiler_fence(Release);
@@ -426,7 +435,7 @@ impl Tcache {
     /// Whether the thread only frees blocks of `class`, and nobody takes magazines of it out of the
     /// depot. When that begins, the spare and what lies there go back to the slabs.
     fn only_frees(&self, class: Class) -> bool {
-        let overflows = &self.overflows[class % CLASSES];
+        let overflows = &self.overflows[class];
         match overflows.get() {
             0..ONLY_FREES => return false,
             ONLY_FREES => {
@@ -448,7 +457,7 @@ impl Tcache {
     /// Gives away what a thread that only frees has too much: once a small magazine to the depot,
     /// then all to the slabs.
     fn give_surplus(&self, class: Class, mut magazine: Chain) {
-        let overflows = &self.overflows[class % CLASSES];
+        let overflows = &self.overflows[class];
         let is_small = magazine.count < magazine_capacity(class);
         if is_small && overflows.replace(PROBED) == PROBE_IS_DUE {
             // SAFETY: the magazine is a list of this thread's own blocks of its arena.
@@ -465,7 +474,7 @@ impl Tcache {
     /// It is not named in `in_transit` any more: a child must not take back what another thread
     /// has taken from the depot already. A fork at the very instant loses it.
     fn retire(&self, class: Class, magazine: Chain) {
-        let overflows = &self.overflows[class % CLASSES];
+        let overflows = &self.overflows[class];
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
         match unsafe { self.arena().depot_put(class, magazine) } {
             Ok(()) => overflows.set(0),
