@@ -12,21 +12,21 @@ pub struct Outcome {
 /// A ratio above which Arenite is said to lose.
 pub const LOSS: f64 = 1.05;
 
-/// The least of the peers' medians: of all allocators that did not fail, but Arenite.
+/// The least of the peers' figures: of all allocators that did not fail, but Arenite.
 pub fn best_peer(comparison: &Comparison, measure: Measure) -> Option<(&str, f64)> {
     comparison
         .allocators
         .iter()
         .map(|allocator| allocator.name.as_str())
         .filter(|name| ![ARENITE, CONTROL, NO_PURGE].contains(name))
-        .filter_map(|name| Some((name, comparison.median(name, measure)?)))
+        .filter_map(|name| Some((name, comparison.figure(name, measure)?)))
         .min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// An allocator's median over the best peer's; none if it failed, or nothing was there to measure.
+/// An allocator's figure over the best peer's; none if it failed, or nothing was there to measure.
 pub fn relative(comparison: &Comparison, allocator: &str, measure: Measure) -> Option<f64> {
     let (_, best) = best_peer(comparison, measure)?;
-    let own = comparison.median(allocator, measure)?;
+    let own = comparison.figure(allocator, measure)?;
     (best > 0.0 && own > 0.0).then(|| own / best)
 }
 

@@ -27,12 +27,14 @@ pub struct Pictures {
 pub fn draw(folder: &Path, single: &[Outcome], scaling: &[Outcome]) -> Result<Pictures> {
     let mut pictures = Pictures { overview: Vec::new(), threads: Vec::new() };
     let means = Picture {
-        title: "Geometric means: wall time and peak RSS, best peer of each program = 1".to_owned(),
+        title: "Geometric means: least CPU time and peak RSS, best peer of each program = 1"
+            .to_owned(),
         file: "means.svg".to_owned(),
     };
     save(folder, &means, (760, 480), |area| draw_means(area, &means.title, single))?;
     pictures.overview.push(means);
-    for (measure, file) in [(Measure::Wall, "wall-time.svg"), (Measure::PeakRss, "peak-rss.svg")] {
+    for (measure, file) in [(Measure::LeastCpu, "cpu-time.svg"), (Measure::PeakRss, "peak-rss.svg")]
+    {
         let title = format!("By program: {}, best peer = 1", measure.name());
         let picture = Picture { title, file: file.to_owned() };
         let height = 120 + 22 * single.len() as u32;
@@ -113,7 +115,7 @@ fn draw_means(area: &Area, title: &str, outcomes: &[Outcome]) -> Result<()> {
     let points: Vec<(String, (f64, f64))> = drawn(outcomes)
         .into_iter()
         .filter_map(|name| {
-            let point = (mean(&name, Measure::Wall)?, mean(&name, Measure::PeakRss)?);
+            let point = (mean(&name, Measure::LeastCpu)?, mean(&name, Measure::PeakRss)?);
             Some((name, point))
         })
         .collect();
@@ -128,7 +130,7 @@ fn draw_means(area: &Area, title: &str, outcomes: &[Outcome]) -> Result<()> {
         .build_cartesian_2d((0.95..right).log_scale(), (0.95..top).log_scale())?;
     chart
         .configure_mesh()
-        .x_desc("wall time")
+        .x_desc("least CPU time")
         .y_desc("peak RSS")
         .x_label_formatter(&|value| format!("{value:.1}"))
         .y_label_formatter(&|value| format!("{value:.1}"))
@@ -269,7 +271,7 @@ pub fn scaled_median(
     let outcome = scaling
         .iter()
         .find(|outcome| outcome.kind == Kind::Scaling(threads) && outcome.name == name)?;
-    outcome.comparison.median(allocator, measure)
+    outcome.comparison.figure(allocator, measure)
 }
 
 #[cfg(test)]

@@ -76,9 +76,9 @@ fn read(places: &Places, programs: &[Program]) -> Result<(Vec<Outcome>, Vec<Stri
 }
 
 fn summary(outcomes: &[Outcome], facts: &str, means: &str, pictures: &plots::Pictures) -> String {
-    let lost = analysis::losses(outcomes, Measure::Wall).len();
+    let lost = analysis::losses(outcomes, Measure::LeastCpu).len();
     let mut text = format!(
-        "{means}\nOf {} programs Arenite is more than 5 % slower than the best peer of that program \
+        "{means}\nOf {} programs Arenite needs over 5 % more CPU time than the best peer of that program \
          on {lost}.\n[suite/RESULTS.md](suite/RESULTS.md) has every program, and where it loses.\n\n",
         outcomes.len()
     );
@@ -148,9 +148,10 @@ fn means(outcomes: &[Outcome]) -> String {
     let is_program = |outcome: &&Outcome| outcome.kind == Kind::Program;
     let head = [
         "geometric mean over programs, best peer of each = 1",
-        "wall time",
+        "least CPU time",
         "of real programs",
         "of synthetic ones",
+        "wall time",
         "peak RSS",
         "of real programs",
         "minor faults",
@@ -165,22 +166,23 @@ fn means(outcomes: &[Outcome]) -> String {
             let synthetic = mean_relative(
                 outcomes.iter().filter(|outcome| !is_program(outcome)),
                 &name,
-                Measure::Wall,
+                Measure::LeastCpu,
             );
-            let wall = all(Measure::Wall);
+            let time = all(Measure::LeastCpu);
             let cells = [
-                wall,
-                real(Measure::Wall),
+                time,
+                real(Measure::LeastCpu),
                 synthetic,
+                all(Measure::Wall),
                 all(Measure::PeakRss),
                 real(Measure::PeakRss),
                 all(Measure::MinorFaults),
             ]
             .map(|mean| number(mean.map(|mean| mean.value)));
-            let failed = of - wall.map_or(0, |mean| mean.programs);
+            let failed = of - time.map_or(0, |mean| mean.programs);
             let failed = if failed == 0 { String::new() } else { format!("{failed} of {of}") };
             let row = [vec![marked(&name)], cells.to_vec(), vec![failed]].concat();
-            (wall.map_or(f64::INFINITY, |mean| mean.value), row)
+            (time.map_or(f64::INFINITY, |mean| mean.value), row)
         })
         .collect();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -203,7 +205,7 @@ fn loss_tables(outcomes: &[Outcome]) -> String {
         "## Where Arenite loses\n\nPrograms on which it needs more than {LOSS} times what the best \
          peer needs.\n\n"
     );
-    for measure in [Measure::Wall, Measure::PeakRss] {
+    for measure in [Measure::LeastCpu, Measure::Wall, Measure::PeakRss] {
         let losses = analysis::losses(outcomes, measure);
         if losses.is_empty() {
             text += &format!("In {}: none.\n\n", measure.name());
@@ -247,8 +249,9 @@ fn by_program(outcomes: &[Outcome], measure: Measure) -> String {
     });
     let title = measure.name();
     format!(
-        "## By program: {title}\n\nMedians, relative to that of the best peer, whose own figure is \
-         in the second column.\n\n{}",
+        "## By program: {title}\n\n{}, relative to that of the best peer, whose own figure is in the \
+         second column.\n\n{}",
+        if measure == Measure::LeastCpu { "The least of the runs" } else { "Medians" },
         table(&head.collect::<Vec<_>>(), rows)
     )
 }
@@ -261,7 +264,7 @@ fn cell(comparison: &Comparison, name: &str, measure: Measure) -> String {
 
 fn unit(measure: Measure, value: f64) -> String {
     match measure {
-        Measure::Wall | Measure::Cpu => format!("{value:.3} s"),
+        Measure::Wall | Measure::Cpu | Measure::LeastCpu => format!("{value:.3} s"),
         Measure::PeakRss => format!("{:.1} MiB", value / f64::from(1 << 20)),
         Measure::MinorFaults => format!("{value:.0}"),
     }
@@ -272,11 +275,11 @@ fn against_itself(outcomes: &[Outcome], variant: &str, measures: &[Measure]) -> 
     let ratios = |measure: Measure| -> Vec<f64> {
         let ratio = |outcome: &Outcome| {
             let comparison = &outcome.comparison;
-            Some(comparison.median(variant, measure)? / comparison.median(ARENITE, measure)?)
+            Some(comparison.figure(variant, measure)? / comparison.figure(ARENITE, measure)?)
         };
         outcomes.iter().filter_map(ratio).collect()
     };
-    let head = ["ratio of the medians", "least", "greatest", "geometric mean"].map(str::to_owned);
+    let head = ["ratio of the figures", "least", "greatest", "geometric mean"].map(str::to_owned);
     let rows = measures.iter().map(|&measure| {
         let all = ratios(measure);
         let mean = analysis::geometric_mean(all.iter().copied()).map(|mean| mean.value);
@@ -302,7 +305,8 @@ fn control(outcomes: &[Outcome]) -> String {
     let mut text = "## Control: Arenite against itself\n\nEach round runs Arenite twice, under two \
         names. What differs is noise, so no smaller difference between allocators means anything.\n\n"
         .to_owned();
-    text += &against_itself(outcomes, CONTROL, &[Measure::Wall, Measure::PeakRss]);
+    text +=
+        &against_itself(outcomes, CONTROL, &[Measure::Wall, Measure::LeastCpu, Measure::PeakRss]);
     let intervals: Vec<(&str, Ratio)> = outcomes.iter().filter_map(control_interval).collect();
     let distinct = |ratio: &Ratio| match (ratio.low, ratio.high) {
         (Some(low), Some(high)) => low > 1.0 || high < 1.0,
@@ -372,7 +376,7 @@ mod tests {
         let text = by_program(&outcomes, Measure::Wall);
         assert!(text.contains("| p | 2.000 s | 1.50 | 1.00 | failed |"), "{text}");
         assert!(failures(outcomes.iter()).contains("| p | broken | it broke |"));
-        assert!(means(&outcomes).contains("| broken | – | – | – | – | – | – | 1 of 1 |"));
+        assert!(means(&outcomes).contains("| broken | – | – | – | – | – | – | – | 1 of 1 |"));
         assert!(loss_tables(&outcomes).contains("| p | 1.50 | system |"));
     }
 
