@@ -44,9 +44,10 @@ const ONLY_FREES: u8 = 8;
 /// … puts one small magazine into the depot, to see whether somebody takes it, …
 const PROBE_IS_DUE: u8 = ONLY_FREES + 1;
 const PROBED: u8 = ONLY_FREES + 2;
-/// … and has a bin of this part of a magazine. What lies in bins and depot after a burst stays there, and
-/// each block may keep a page, or a slab, of its own.
+/// … and has a bin of this part of a magazine, and of few blocks. What lies in bins and depot after a
+/// burst stays there, and each block may keep a page, or a slab, of its own.
 const SMALL_BIN: usize = 4;
+const SMALL_BIN_BLOCKS: usize = 8;
 
 /// From slabs a class first gets a magazine halved so often, and twice as much each time: what a
 /// thread has in classes that it hardly uses, others can not have.
@@ -415,7 +416,7 @@ impl Tcache {
         self.activity.note(class);
         let capacity = magazine_capacity(class);
         if self.only_frees(class) {
-            let full = self.empty_bin(class, capacity.div_ceil(SMALL_BIN));
+            let full = self.empty_bin(class, capacity.div_ceil(SMALL_BIN).min(SMALL_BIN_BLOCKS));
             self.give_surplus(class, full);
             return;
         }
