@@ -47,7 +47,7 @@ const PROBED: u8 = ONLY_FREES + 2;
 /// … and has a bin of this part of a magazine, and of few blocks. What lies in bins and depot after a
 /// burst stays there, and each block may keep a page, or a slab, of its own.
 const SMALL_BIN: usize = 4;
-const SMALL_BIN_BLOCKS: usize = 8;
+const SMALL_BIN_BLOCKS: usize = 16;
 
 /// From slabs a class first gets a magazine halved so often, and twice as much each time: what a
 /// thread has in classes that it hardly uses, others can not have.
