@@ -61,10 +61,12 @@ pub fn malloc_class_or(class: Class, slow: impl FnOnce(Class) -> *mut u8) -> *mu
 #[cold]
 #[inline(never)]
 pub fn malloc_slow(bytes: usize) -> *mut u8 {
-    if bytes <= MAX_SMALL {
-        malloc_class(size_class::of(bytes))
-    } else {
+    if bytes > MAX_SMALL {
         allocate_large(bytes, PAGE).0
+    } else if bytes > MAX_TABLE {
+        malloc_class(size_class::of_above_table(bytes))
+    } else {
+        refill_and_take(size_class::of(bytes))
     }
 }
 

@@ -130,6 +130,25 @@ pub const fn of(bytes: usize) -> Class {
     }
 }
 
+/// The class of a request that is above [`MAX_TABLE`], and at most [`MAX_SMALL`]: by a table, for
+/// which the sizes are multiples of a coarse unit.
+#[inline]
+pub const fn of_above_table(bytes: usize) -> Class {
+    const UNIT: usize = 256;
+    const CLASSES_OF: [u8; MAX_SMALL / UNIT + 1] = {
+        let mut classes = [0; MAX_SMALL / UNIT + 1];
+        let mut index = 0;
+        while index < classes.len() {
+            classes[index] = of(index * UNIT) as u8;
+            index += 1;
+        }
+        classes
+    };
+    const { assert!(size(of(MAX_TABLE) + 1).is_multiple_of(UNIT)) };
+    let index = bytes.div_ceil(UNIT);
+    if index < CLASSES_OF.len() { CLASSES_OF[index] as Class } else { CLASSES - 1 }
+}
+
 /// Bytes of one slab of `class`: a granule, doubled until it holds 8 blocks.
 pub const fn slab_bytes(class: Class) -> usize {
     let need = 8 * size(class);
@@ -193,6 +212,7 @@ mod tests {
             assert!((1..CLASSES).contains(&class));
             assert!(size(class) >= bytes);
             assert!(class == 1 || size(class - 1) < bytes, "{bytes} in {class}");
+            assert!(bytes <= MAX_TABLE || of_above_table(bytes) == class, "{bytes}");
         }
         assert_eq!(size(CLASSES - 1), MAX_SMALL);
     }
