@@ -265,13 +265,18 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
 /// As for [`free`], and the block was asked for with a size of that class.
 #[inline(always)]
 pub unsafe fn free_class(block: *mut u8, class: Class) {
-    // SAFETY: as in `free`; the window says that the block is of the class that the layout names,
-    // which it need not be: a larger class may have served it.
+    // SAFETY: as in `free`; the window or the page map says that the block is of the class that
+    // the layout names, which it need not be: a larger class may have served it.
     unsafe {
         let tcache = tls::get();
         let window = (*tcache).window.get();
-        let page = window::index_of(block.addr(), (*tcache).window_base.get());
-        if page < WINDOW_PAGES && window::is_of_class(window::entry(window, page), class) {
+        let is_of_class = if window::shows(class) {
+            let page = window::index_of(block.addr(), (*tcache).window_base.get());
+            page < WINDOW_PAGES && window::is_of_class(window::entry(window, page), class)
+        } else {
+            page_map::owner(block.addr()) == Owner::new((*tcache).arena_id(), class as u16)
+        };
+        if is_of_class {
             let bin = Tcache::bin_at(tcache, bin_offset(class));
             if bin.room.get() != 0 && Block::mark(block.cast()) != window.addr() {
                 return Tcache::push(bin, block.cast(), window.addr());

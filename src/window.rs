@@ -14,7 +14,7 @@
 use crate::heap::MAPPED;
 use crate::os::{self, PAGE};
 use crate::page_map::MAX_ARENAS;
-use crate::size_class::{self, CLASS_PLACES, CLASSES, Class, GRANULE, MAX_ONE_GRANULE};
+use crate::size_class::{self, CLASS_PLACES, Class, GRANULE, MAX_ONE_GRANULE};
 use crate::sync::block::Block;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicUsize};
@@ -27,8 +27,18 @@ pub const fn bin_offset(class: Class) -> usize {
     class * BIN_BYTES
 }
 
-/// Granules of slabs of several granules, one slab of each class.
-const PLACES: usize = first_place(CLASSES);
+/// Largest block size whose slabs the window shows. Beyond, their many granules would take a kilobyte
+/// more of each thread cache, three of which lie in every process that loads the library.
+const MAX_SHOWN: usize = 8 * 1024;
+
+/// Whether the window shows slabs of `class`.
+#[inline(always)]
+pub const fn shows(class: Class) -> bool {
+    size_class::size(class) <= MAX_SHOWN
+}
+
+/// Granules of slabs of several granules, one slab of each class that is shown.
+const PLACES: usize = first_place(size_class::of(MAX_SHOWN) + 1);
 
 /// The first granule of a slab of `class`, among [`PLACES`].
 const fn first_place(class: Class) -> usize {
@@ -48,10 +58,13 @@ pub const NO_ROOM: usize = bin_offset(CLASS_PLACES);
 pub const NO_ROOM_BYTES: usize = PLACES * PLACE_BYTES + BIN_BYTES;
 const PLACE_BYTES: usize = 8;
 
-/// What the window says of a page, `offset` bytes from the start of its slab of `class`.
+/// What the window says of a page, `offset` bytes from the start of its slab of `class`; 0 if that is
+/// not shown.
 pub const fn entry_of(class: Class, offset: usize) -> usize {
     if size_class::slab_bytes(class) == GRANULE {
         bin_offset(class)
+    } else if !shows(class) {
+        0
     } else {
         NO_ROOM + PLACE_BYTES * (first_place(class) + offset / GRANULE)
     }
@@ -61,6 +74,9 @@ pub const fn entry_of(class: Class, offset: usize) -> usize {
 #[inline(always)]
 pub const fn is_of_class(entry: usize, class: Class) -> bool {
     let granules = size_class::slab_bytes(class) / GRANULE;
+    if !shows(class) {
+        return false;
+    }
     entry.wrapping_sub(entry_of(class, 0)) <= PLACE_BYTES * (granules - 1)
 }
 
@@ -71,7 +87,7 @@ pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
     const TABLE: [(u8, u8); PLACES] = {
         let mut table = [(0, 0); PLACES];
         let mut class = size_class::of(MAX_ONE_GRANULE) + 1;
-        while class < CLASSES {
+        while shows(class) {
             let mut granule = 0;
             while granule < size_class::slab_bytes(class) / GRANULE {
                 table[first_place(class) + granule] = (class as u8, granule as u8);
@@ -257,12 +273,17 @@ pub unsafe fn entry(entries: *const AtomicU16, index: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::size_class::CLASSES;
 
     #[test]
     fn entries_tell_class_and_granule() {
         for class in 1..CLASSES {
             for offset in (0..size_class::slab_bytes(class)).step_by(PAGE) {
                 let entry = entry_of(class, offset);
+                if !shows(class) {
+                    assert_eq!(entry, 0);
+                    continue;
+                }
                 let several = size_class::size(class) > MAX_ONE_GRANULE;
                 let granule = several.then_some((class, offset & !(GRANULE - 1)));
                 assert_eq!(granule_of(entry), granule);

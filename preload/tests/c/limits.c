@@ -87,11 +87,14 @@ static void until_null(int argc, char **argv) {
 }
 
 static atomic_int out_of_memory;
+static pthread_barrier_t all_started;
 
 static void *fights_for_memory(void *number) {
     enum { LIVE = 400 };
     static __thread struct { void *at; size_t size; } live[LIVE];
     unsigned random = (unsigned)(size_t)number + 1;
+    /* Those that begin take all memory, and the next one gets no stack. */
+    pthread_barrier_wait(&all_started);
     for (unsigned i = 0; i < 20000; i++) {
         unsigned k = next_random(&random) % LIVE;
         CHECK(!live[k].at || holds(live[k].at, live[k].size, k));
@@ -126,6 +129,7 @@ static void threads_at_the_limit(int argc, char **argv) {
     CHECK(!pthread_attr_init(&attributes));
     CHECK(!pthread_attr_setstacksize(&attributes, 128 * KIB));
     pthread_t threads[4];
+    CHECK(!pthread_barrier_init(&all_started, NULL, 4));
     for (size_t i = 0; i < 4; i++)
         CHECK(!pthread_create(&threads[i], &attributes, fights_for_memory,
                               (void *)i));
