@@ -259,6 +259,19 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
     }
 }
 
+/// What the window of the thread's arena says of the page at an address; 0 if it does not reach it.
+///
+/// # Safety
+/// The cache is the thread's.
+#[inline(always)]
+unsafe fn window_entry(tcache: *mut Tcache, address: usize) -> usize {
+    // SAFETY: the caller's contract; a window has so many entries.
+    unsafe {
+        let page = window::index_of(address, (*tcache).window_base.get());
+        if page < WINDOW_PAGES { window::entry((*tcache).window.get(), page) } else { 0 }
+    }
+}
+
 /// Takes a block of `class` back from a caller whose `Layout` says so.
 ///
 /// # Safety
@@ -269,14 +282,13 @@ pub unsafe fn free_class(block: *mut u8, class: Class) {
     // the layout names, which it need not be: a larger class may have served it.
     unsafe {
         let tcache = tls::get();
-        let window = (*tcache).window.get();
         let is_of_class = if window::shows(class) {
-            let page = window::index_of(block.addr(), (*tcache).window_base.get());
-            page < WINDOW_PAGES && window::is_of_class(window::entry(window, page), class)
+            window::is_of_class(window_entry(tcache, block.addr()), class)
         } else {
             page_map::owner(block.addr()) == Owner::new((*tcache).arena_id(), class as u16)
         };
         if is_of_class {
+            let window = (*tcache).window.get();
             let bin = Tcache::bin_at(tcache, bin_offset(class));
             if bin.room.get() != 0 && Block::mark(block.cast()) != window.addr() {
                 return Tcache::push(bin, block.cast(), window.addr());
@@ -296,15 +308,12 @@ pub unsafe fn free_slow(block: *mut u8) {
     // blocks in this page are carved.
     unsafe {
         let tcache = tls::get();
-        let page = window::index_of(block.addr(), (*tcache).window_base.get());
-        if page < WINDOW_PAGES {
-            let window = (*tcache).window.get();
-            if let Some((class, granule)) = window::granule_of(window::entry(window, page))
-                && size_class::block_index(granule + block.addr() % GRANULE, class).is_some()
-                && Block::mark(block.cast()) != window.addr()
-            {
-                return keep(tcache, block.cast(), class, window.addr());
-            }
+        let mark = (*tcache).window.get().addr();
+        if let Some((class, granule)) = window::granule_of(window_entry(tcache, block.addr()))
+            && size_class::block_index(granule + block.addr() % GRANULE, class).is_some()
+            && Block::mark(block.cast()) != mark
+        {
+            return keep(tcache, block.cast(), class, mark);
         }
         free_by_page_map(block);
     }

@@ -53,6 +53,14 @@ pub const CLASS_PLACES: usize = CLASSES.next_power_of_two();
 #[derive(Debug)]
 pub struct PerClass<T>(pub [T; CLASS_PLACES]);
 
+impl<T: Copy> PerClass<T> {
+    /// As indexing, for constants.
+    #[inline(always)]
+    pub const fn at(&self, class: Class) -> T {
+        self.0[class % CLASS_PLACES]
+    }
+}
+
 impl<T> core::ops::Index<Class> for PerClass<T> {
     type Output = T;
 
@@ -83,7 +91,7 @@ pub const fn size(class: Class) -> usize {
         }
         PerClass(sizes)
     };
-    let size = SIZES.0[class % CLASS_PLACES];
+    let size = SIZES.at(class);
     // Never less than 16; said so that the compiler knows a divisor when it sees one.
     if size < 16 { 16 } else { size as usize }
 }
@@ -170,7 +178,7 @@ pub const fn magazine_capacity(class: Class) -> usize {
         }
         PerClass(blocks)
     };
-    BLOCKS.0[class % CLASS_PLACES] as usize
+    BLOCKS.at(class) as usize
 }
 
 /// `ceil(2^32 / size)`: `offset * reciprocal` modulo 2^32 is below 2^14 exactly when `size`
@@ -196,7 +204,7 @@ pub const fn block_index(offset: usize, class: Class) -> Option<usize> {
         }
         PerClass(reciprocals)
     };
-    let reciprocal = RECIPROCALS.0[class % CLASS_PLACES];
+    let reciprocal = RECIPROCALS.at(class);
     let product = offset as u64 * reciprocal;
     if product & ((1 << SHIFT) - 1) < reciprocal { Some((product >> SHIFT) as usize) } else { None }
 }

@@ -14,7 +14,7 @@
 use crate::heap::MAPPED;
 use crate::os::{self, PAGE};
 use crate::page_map::MAX_ARENAS;
-use crate::size_class::{self, CLASS_PLACES, Class, GRANULE, MAX_ONE_GRANULE};
+use crate::size_class::{self, CLASS_PLACES, Class, GRANULE, MAX_ONE_GRANULE, PerClass};
 use crate::sync::block::Block;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicUsize};
@@ -37,19 +37,22 @@ pub const fn shows(class: Class) -> bool {
     size_class::size(class) <= MAX_SHOWN
 }
 
-/// Granules of slabs of several granules, one slab of each class that is shown.
-const PLACES: usize = first_place(size_class::of(MAX_SHOWN) + 1);
+/// The smallest class whose slabs have several granules.
+const FIRST_OF_SEVERAL: Class = size_class::of(MAX_ONE_GRANULE) + 1;
 
-/// The first granule of a slab of `class`, among [`PLACES`].
-const fn first_place(class: Class) -> usize {
-    let mut places = 0;
-    let mut other = size_class::of(MAX_ONE_GRANULE) + 1;
-    while other < class {
-        places += size_class::slab_bytes(other) / GRANULE;
-        other += 1;
+/// Granules of slabs of several granules, one slab of each class that is shown.
+const PLACES: usize = FIRST_PLACES.at(size_class::of(MAX_SHOWN) + 1) as usize;
+
+/// The first granule of a slab of each such class, among [`PLACES`].
+const FIRST_PLACES: PerClass<u8> = {
+    let mut first = [0; CLASS_PLACES];
+    let mut class = FIRST_OF_SEVERAL;
+    while shows(class) {
+        first[class + 1] = first[class] + (size_class::slab_bytes(class) / GRANULE) as u8;
+        class += 1;
     }
-    places
-}
+    PerClass(first)
+};
 
 /// Bytes from the start of a thread cache to where it is zero …
 pub const NO_ROOM: usize = bin_offset(CLASS_PLACES);
@@ -66,7 +69,7 @@ pub const fn entry_of(class: Class, offset: usize) -> usize {
     } else if !shows(class) {
         0
     } else {
-        NO_ROOM + PLACE_BYTES * (first_place(class) + offset / GRANULE)
+        NO_ROOM + PLACE_BYTES * (FIRST_PLACES.at(class) as usize + offset / GRANULE)
     }
 }
 
@@ -74,10 +77,7 @@ pub const fn entry_of(class: Class, offset: usize) -> usize {
 #[inline(always)]
 pub const fn is_of_class(entry: usize, class: Class) -> bool {
     let granules = size_class::slab_bytes(class) / GRANULE;
-    if !shows(class) {
-        return false;
-    }
-    entry.wrapping_sub(entry_of(class, 0)) <= PLACE_BYTES * (granules - 1)
+    shows(class) && entry.wrapping_sub(entry_of(class, 0)) <= PLACE_BYTES * (granules - 1)
 }
 
 /// The class of a slab of several granules, and how many bytes from the slab's start the granule
@@ -86,14 +86,13 @@ pub const fn is_of_class(entry: usize, class: Class) -> bool {
 pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
     const TABLE: [(u8, u8); PLACES] = {
         let mut table = [(0, 0); PLACES];
-        let mut class = size_class::of(MAX_ONE_GRANULE) + 1;
-        while shows(class) {
-            let mut granule = 0;
-            while granule < size_class::slab_bytes(class) / GRANULE {
-                table[first_place(class) + granule] = (class as u8, granule as u8);
-                granule += 1;
+        let (mut class, mut place) = (FIRST_OF_SEVERAL, 0);
+        while place < PLACES {
+            if place == FIRST_PLACES.at(class + 1) as usize {
+                class += 1;
             }
-            class += 1;
+            table[place] = (class as u8, place as u8 - FIRST_PLACES.at(class));
+            place += 1;
         }
         table
     };

@@ -459,9 +459,7 @@ unsafe fn clear_marks(slab: *mut Slab, start: usize) {
         let class = usize::from((*slab).class);
         let size = size_class::size(class);
         let carved = usize::from((*slab).carved.load(Relaxed));
-        let bytes = size_class::slab_bytes(class);
-        let all = (carved + 1) * size > bytes && carved * size < bytes;
-        let rest = all && carved * size / PAGE == (carved - 1) * size / PAGE;
+        let rest = slab_pages::false_start(class) == Some(carved * size);
         let dropped = (*slab).dropped.load(Relaxed);
         for index in 0..carved + usize::from(rest) {
             // Dropped pages hold no marks, and are not to be touched.

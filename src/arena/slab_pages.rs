@@ -109,12 +109,22 @@ unsafe fn make_blocks(
     }
 }
 
-/// Lets the fast free see the pages, whose blocks are carved.
+/// Where what is left behind the last block of a slab looks like the start of one more, in a page in
+/// which blocks start, if it does. It has the mark of a free block once that page is carved.
+pub(super) fn false_start(class: Class) -> Option<usize> {
+    let (size, bytes) = (size_class::size(class), size_class::slab_bytes(class));
+    let rest = bytes / size * size;
+    (rest < bytes && rest / PAGE == (rest - size) / PAGE).then_some(rest)
+}
+
+/// Lets the window show the pages, whose blocks are carved.
 unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>) {
-    let size = size_class::size(class);
-    let rest = size_class::slab_bytes(class) / size * size;
-    if rest < size_class::slab_bytes(class) && pages.contains(&(rest / PAGE)) {
-        // What is left behind the last block looks like the start of one more.
+    if !window::shows(class) {
+        return;
+    }
+    if let Some(rest) = false_start(class)
+        && pages.contains(&(rest / PAGE))
+    {
         // SAFETY: the rest lies in the slab, and is at least 16 bytes long.
         unsafe {
             let rest = core::ptr::with_exposed_provenance_mut(start + rest);
