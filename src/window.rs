@@ -1,5 +1,5 @@
-//! Windows: the accelerator of the fast `free`. One entry per page over 32 GiB of address space
-//! in which an arena's heaps lie, reached in one load.
+//! Windows: the accelerator of the fast `free`. One entry per page over the 32 GiB of addresses in
+//! which heaps lie ([`crate::heap::reach`]), reached in one load.
 //!
 //! A non-zero entry of an arena's window says "blocks that start in this page are carved, belong
 //! to this arena, and this is the offset of their class's bin in a [`crate::tcache::Tcache`]"; or,
@@ -12,6 +12,7 @@
 //! is opened.
 
 use crate::heap::MAPPED;
+use crate::heap::reach::REACH_BYTES;
 use crate::os::{self, PAGE};
 use crate::page_map::MAX_ARENAS;
 use crate::size_class::{self, CLASS_PLACES, Class, GRANULE, MAX_ONE_GRANULE, PerClass};
@@ -100,11 +101,8 @@ pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
     Some((usize::from(*class), usize::from(*granule) * GRANULE))
 }
 
-/// Pages of a window: 32 GiB.
-pub const WINDOW_PAGES: usize = 1 << 23;
-
-/// Bytes that a window covers.
-pub const WINDOW_BYTES: usize = WINDOW_PAGES * PAGE;
+/// Pages of a window.
+pub const WINDOW_PAGES: usize = REACH_BYTES / PAGE;
 
 /// A base that no address is in reach of, for caches that must miss the window.
 pub const NO_WINDOW: usize = 1 << 63;

@@ -143,22 +143,30 @@ impl Bins {
         }
     }
 
-    /// The best of the chunks looked at that hold `pages` pages at a multiple of `align` bytes:
-    /// its start and the aligned address in it. Among chunks of one size, one that holds memory
-    /// wins over one that would have to be faulted in, then the lowest address, so that high ones
-    /// can empty out.
+    /// The best of the chunks looked at, or of the dirty ones alone if `only_dirty`, that hold `pages`
+    /// pages at a multiple of `align` bytes: its start and the aligned address in it. Among chunks of
+    /// one size, one that holds memory wins over one that would have to be faulted in, then the
+    /// lowest address, so that high ones can empty out.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn find(&self, pages: usize, align: usize) -> Option<(usize, usize)> {
-        let all = self.dirty.filled | self.clean.filled;
+    pub unsafe fn find(
+        &self,
+        pages: usize,
+        align: usize,
+        only_dirty: bool,
+    ) -> Option<(usize, usize)> {
+        let all = self.dirty.filled | if only_dirty { 0 } else { self.clean.filled };
         let mut candidates = all & (u128::MAX << bin_of(pages));
         while candidates != 0 {
             let bin = candidates.trailing_zeros() as usize;
             // SAFETY: the lock is held.
             let dirty = unsafe { self.dirty.find(bin, pages, align) };
-            // SAFETY: as above.
-            let clean = unsafe { self.clean.find(bin, pages, align) };
+            let clean = match only_dirty {
+                true => None,
+                // SAFETY: as above.
+                false => unsafe { self.clean.find(bin, pages, align) },
+            };
             let best = match (dirty, clean) {
                 (Some(dirty), Some(clean)) if clean.0 < dirty.0 => Some(clean),
                 (dirty, clean) => dirty.or(clean),

@@ -55,8 +55,6 @@ pub struct Inner {
     /// The break's heap, when the main arena went on in a mapped one.
     left_brk: Heap,
     classes: PerClass<ClassState>,
-    /// Where the next mapped heap should lie, so that the window reaches it; 0: anywhere.
-    heap_hint: usize,
     /// The top was trimmed, and has not grown again since.
     was_trimmed: bool,
     /// Free bytes at the top that the arena keeps in any case: each growth after a trim doubles
@@ -93,7 +91,6 @@ impl Inner {
             bins: Bins::new(),
             heap: Heap::NONE,
             left_brk: Heap::NONE,
-            heap_hint: 0,
             was_trimmed: false,
             trim_slack: 0,
             epoch: 0,
@@ -139,6 +136,10 @@ pub struct Arena {
     pub lock_waits: AtomicU64,
     /// What [`Inner::purgeable_bytes`] was when the lock was last given up.
     purgeable: AtomicUsize,
+    /// What [`Inner::bytes_in_use`] was then …
+    in_use: AtomicUsize,
+    /// … and the bytes of dirty chunks.
+    dirty: AtomicUsize,
     /// The bytes that were counted against the process's limits. Written under the lock.
     counted: AtomicUsize,
     attach: Attach,
@@ -183,6 +184,8 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         // Relaxed: an estimate, which orders nothing.
         self.arena.purgeable.store(self.purgeable_bytes(), Relaxed);
+        self.arena.in_use.store(self.bytes_in_use(), Relaxed);
+        self.arena.dirty.store(self.bins.dirty_pages() * os::PAGE, Relaxed);
         if limit::is_set() {
             let now = self.committed_bytes();
             limit::note(self.arena.counted.load(Relaxed), now);
@@ -205,6 +208,8 @@ impl Arena {
             remote_from: AtomicU16::new(0),
             lock_waits: AtomicU64::new(0),
             purgeable: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(0),
+            dirty: AtomicUsize::new(0),
             counted: AtomicUsize::new(0),
             attach: Attach::new(),
             depot: PerClass([const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASS_PLACES]),
@@ -430,6 +435,16 @@ impl Arena {
     /// included.
     pub fn purgeable_bytes(&self) -> usize {
         self.purgeable.load(Relaxed) + self.remote_bytes.load(Relaxed)
+    }
+
+    /// Bytes of its slabs and large blocks, about.
+    pub fn bytes_in_use(&self) -> usize {
+        self.in_use.load(Relaxed)
+    }
+
+    /// Bytes of its free chunks that may hold memory, about.
+    pub fn dirty_bytes(&self) -> usize {
+        self.dirty.load(Relaxed)
     }
 
     /// Blocks that other arenas' threads freed, ever.

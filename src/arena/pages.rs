@@ -4,6 +4,7 @@ use super::chunk::{self, Chunk};
 use super::{ARENAS, Inner};
 use crate::check::invariant;
 use crate::config;
+use crate::heap::reach::REACH;
 use crate::heap::{self, Heap, Source, brk, mmap};
 use crate::huge;
 use crate::limit;
@@ -13,11 +14,14 @@ use crate::page_map::{
     PageState,
 };
 use crate::size_class::GRANULE;
-use crate::window::{self, NO_WINDOW, WINDOW_BYTES};
+use crate::window::{self, NO_WINDOW};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Most free bytes that a top keeps because the program needed them again after a trim.
 const MAX_TRIM_SLACK: usize = 64 * 1024 * 1024;
+
+/// Bytes of dirty chunks from which an arena lends of them to others that would touch fresh memory.
+const BORROW_FROM: usize = 256 * 1024;
 
 /// A run of pages taken from the free ones. Its first descriptor says nothing yet.
 #[derive(Debug, Clone, Copy)]
@@ -64,20 +68,25 @@ impl Inner {
         if !limit::admits(pages * PAGE) {
             return None;
         }
+        // A granule has one owner, and only slabs own their granules whole.
+        let is_slab = align == GRANULE && pages.is_multiple_of(GRANULE / PAGE);
         // SAFETY: the lock is held.
         unsafe {
-            let at_hand =
-                self.take_from_bins(pages, align).or_else(|| self.take_from_top(pages, align));
+            let is_warm = |(start, _)| chunk::kind(start) == 0;
+            let found = self.bins.find(pages, align, false);
+            let from_others = is_slab && !found.is_some_and(is_warm) && !self.has_warm_top(pages);
+            if from_others && let Some(run) = self.borrow_run(pages, true) {
+                return Some(run);
+            }
+            let at_hand = match found {
+                Some(place) => Some(self.take_from_bins(pages, place)),
+                None => self.take_from_top(pages, align),
+            };
             self.decay.note(self.dirty_pages());
             if at_hand.is_some() || !grows {
                 return at_hand;
             }
-            // Free memory of others first, for slabs: a granule has one owner, and only slabs
-            // own their granules whole.
-            if align == GRANULE
-                && pages.is_multiple_of(GRANULE / PAGE)
-                && let Some(run) = self.borrow_run(pages)
-            {
+            if is_slab && let Some(run) = self.borrow_run(pages, false) {
                 return Some(run);
             }
             let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
@@ -88,10 +97,18 @@ impl Inner {
         }
     }
 
-    unsafe fn take_from_bins(&mut self, pages: usize, align: usize) -> Option<Run> {
-        // SAFETY: the lock is held; `find` names a chunk of these bins that is large enough.
+    /// Whether `pages` pages of the top were touched.
+    fn has_warm_top(&self, pages: usize) -> bool {
+        self.heap.spare_bytes() >= pages * PAGE
+    }
+
+    /// Takes `pages` pages of a free chunk: its start, and where in it they begin.
+    ///
+    /// # Safety
+    /// The arena's lock is held; the bins have found the place.
+    unsafe fn take_from_bins(&mut self, pages: usize, (start, at): (usize, usize)) -> Run {
+        // SAFETY: the caller's contract: a chunk of these bins that is large enough.
         unsafe {
-            let (start, at) = self.bins.find(pages, align)?;
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
             let zero = flags & CHUNK_ZERO;
             let before = (at - start) / PAGE;
@@ -103,7 +120,7 @@ impl Inner {
                 self.bins.insert(at + pages * PAGE, after, epoch, zero);
             }
             let flags = if before == 0 { flags } else { zero };
-            Some(Run { start: at, pages, flags, home: self.id })
+            Run { start: at, pages, flags, home: self.id }
         }
     }
 
@@ -125,14 +142,23 @@ impl Inner {
         Some(Run { start, pages, flags, home: self.id })
     }
 
-    /// Takes a run of another arena's free chunks, if its lock is free at this instant.
-    unsafe fn borrow_run(&mut self, pages: usize) -> Option<Run> {
+    /// Takes a run of another arena's free chunks, if its lock is free at this instant; if `only_dirty`,
+    /// of those that hold memory, where that is not little.
+    unsafe fn borrow_run(&mut self, pages: usize, only_dirty: bool) -> Option<Run> {
         let own = self.id;
-        ARENAS.iter_open().filter(|other| other.id() != own).find_map(|other| {
+        let least = if only_dirty { BORROW_FROM } else { 0 };
+        let lenders = ARENAS.iter_open().filter(|other| other.id() != own);
+        lenders.filter(|other| other.dirty_bytes() >= least).find_map(|other| {
             let mut other = other.try_lock()?;
             // SAFETY: the other arena's lock is held by the guard. Only tried, never waited
             // for: two arenas' locks have no order.
-            unsafe { other.take_from_bins(pages, GRANULE) }
+            unsafe {
+                let place = other.bins.find(pages, GRANULE, only_dirty)?;
+                let run = other.take_from_bins(pages, place);
+                let dirty = other.dirty_pages();
+                other.decay.note(dirty);
+                Some(run)
+            }
         })
     }
 
@@ -151,14 +177,7 @@ impl Inner {
                 }
                 brk::Grown::Elsewhere(heap) => {
                     self.add_heap_bytes(heap.end - heap.base);
-                    let window = window::of(self.id);
-                    if window.base() == NO_WINDOW {
-                        window.place(heap.base & !(GRANULE - 1));
-                        // What the break can not give comes from the window's other end: the
-                        // kernel's own choice would be out of its reach.
-                        self.heap_hint = (window.base() + WINDOW_BYTES - mmap::HEAP_BYTES)
-                            & !(mmap::HEAP_BYTES - 1);
-                    }
+                    self.place_window(heap.base & !(GRANULE - 1));
                     // SAFETY: the lock is held.
                     unsafe { self.replace_heap(heap) };
                     return true;
@@ -166,21 +185,23 @@ impl Inner {
                 brk::Grown::No => {}
             }
         }
-        let Some(heap) = mmap::new_heap(bytes, self.id, self.heap_hint) else {
+        let Some(heap) = mmap::new_heap(bytes, self.id) else {
             return false;
         };
         self.add_heap_bytes(heap.end + PAGE - heap.base);
-        if heap.base == self.heap_hint {
-            self.heap_hint -= mmap::HEAP_BYTES;
-        }
-        if window::of(self.id).base() == NO_WINDOW {
-            // Later heaps come below this one: the kernel maps from the top down.
-            let below = WINDOW_BYTES - mmap::HEAP_BYTES;
-            window::of(self.id).place(heap.base.saturating_sub(below));
-        }
+        self.place_window(REACH.base_for(heap.base));
         // SAFETY: the lock is held.
         unsafe { self.replace_heap(heap) };
         true
+    }
+
+    /// Makes the arena's window begin at an address, if it is its first heap's.
+    fn place_window(&self, base: usize) {
+        let window = window::of(self.id);
+        if window.base() == NO_WINDOW {
+            REACH.begin_at(base);
+            window.place(base);
+        }
     }
 
     fn add_heap_bytes(&mut self, bytes: usize) {
@@ -194,8 +215,14 @@ impl Inner {
             let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
             self.trim_slack = kept.saturating_mul(2).min(MAX_TRIM_SLACK);
         }
+        let in_use = self.bytes_in_use();
+        self.heap.ask_for_huge_pages(in_use);
+    }
+
+    /// Bytes of slabs and large blocks.
+    pub fn bytes_in_use(&self) -> usize {
         let free = self.bins.pages() * PAGE + top_bytes(&self.heap);
-        self.heap.ask_for_huge_pages(self.heap_bytes.saturating_sub(free));
+        self.heap_bytes.saturating_sub(free)
     }
 
     /// Gives the top back to the kernel if it holds more than the arena keeps.

@@ -2,6 +2,7 @@
 //!
 //! Where the address space is limited (`ulimit -v`), smaller ones.
 
+use super::reach::REACH;
 use super::{Heap, MAPPED, Source, adopt};
 use crate::os::{self, PAGE};
 use crate::page_map::{self, Owner, PageDesc, PageState};
@@ -18,16 +19,20 @@ const SHAPES: [(usize, usize); 4] = [
     (1024 * 1024, GRANULE),
 ];
 
-/// Maps a heap with room for at least `bytes` for `arena`, whose lock the caller holds; at
-/// `hint`, a multiple of [`HEAP_BYTES`], if that is not 0 and the addresses are free.
-pub fn new_heap(bytes: usize, arena: u16, hint: usize) -> Option<Heap> {
+/// Maps a heap with room for at least `bytes` for `arena`, whose lock the caller holds.
+pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
     let need = bytes.checked_add(GRANULE.max(os::page_size()))?;
     SHAPES.iter().filter(|&&(size, _)| size >= need).find_map(|&(size, align)| {
+        let hint = if size == HEAP_BYTES { REACH.ask() } else { 0 };
         let start = os::map_aligned(size, align.max(os::page_size()), hint);
         if start.is_null() {
+            REACH.note_free(hint);
             return None;
         }
         let base = start.expose_provenance();
+        if size == HEAP_BYTES && base != hint {
+            REACH.note_taken(base);
+        }
         if !adopt(base, size, arena) {
             // SAFETY: mapped just now, unknown to anybody.
             unsafe { os::unmap(start, size) };
@@ -64,6 +69,9 @@ pub unsafe fn release(base: usize, pages: usize, arena: u16) -> bool {
         // SAFETY: covered; the heap is the arena's as before.
         unsafe { describe_end(base + size - PAGE) };
         return false;
+    }
+    if size == HEAP_BYTES {
+        REACH.note_free(base);
     }
     MAPPED.heaps.sub(1);
     MAPPED.mmap.sub(size);

@@ -12,6 +12,7 @@
 
 pub mod brk;
 pub mod mmap;
+pub mod reach;
 
 use crate::config;
 use crate::os::{self, PAGE};

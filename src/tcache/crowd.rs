@@ -23,6 +23,9 @@ const SLEPT: u32 = 4;
 /// whether to follow those that it trades with.
 const TRADE: usize = 4096;
 
+/// Bytes that a thread may leave behind in its arena to follow others.
+const LEFT_BEHIND: usize = 1024 * 1024;
+
 /// What a thread remembers of its uses of its arena's lock, and of its trade with other arenas.
 pub struct Crowd {
     /// Uses since the thread joined the arena; up to [`YOUNG_USES`].
@@ -37,6 +40,8 @@ pub struct Crowd {
     fled: Cell<bool>,
     /// Blocks that it took from its arena since it last looked at its trade.
     taken: Cell<usize>,
+    /// Bytes of all that it took from its arena.
+    taken_bytes: Cell<usize>,
     /// Blocks that it sent home to other arenas …
     sent: Cell<usize>,
     /// … the first one of them.
@@ -55,6 +60,7 @@ impl Crowd {
             slept: Cell::new(0),
             fled: Cell::new(false),
             taken: Cell::new(0),
+            taken_bytes: Cell::new(0),
             sent: Cell::new(0),
             sent_to: Cell::new(u16::MAX),
             remote_frees: Cell::new(0),
@@ -72,6 +78,7 @@ impl Crowd {
         self.uses.set(0);
         self.met.set(0);
         self.slept.set(0);
+        self.taken_bytes.set(0);
         self.close_books(arena);
     }
 
@@ -95,9 +102,10 @@ impl Crowd {
         add(&self.slept, how == Locked::AfterWait);
     }
 
-    /// Counts blocks that the thread took from its arena.
-    pub fn note_taken(&self, blocks: usize) {
+    /// Counts blocks of `size` bytes that the thread took from its arena.
+    pub fn note_taken(&self, blocks: usize, size: usize) {
         self.taken.set(self.taken.get() + blocks);
+        self.taken_bytes.set(self.taken_bytes.get().saturating_add(blocks * size));
     }
 
     /// Counts blocks that it sent home to an arena.
@@ -113,16 +121,21 @@ impl Crowd {
 
     /// The arena to follow: one before the thread's own whose blocks it frees, if most of what it
     /// frees is others'; or whose threads free the blocks of this one, if they free most of them.
-    /// All those that trade so end in the first of their arenas.
+    /// All those that trade so end in the first of their arenas. None where the thread would leave
+    /// much behind: what is free in an arena without its threads is of use to nobody.
     pub fn partner(&self, own: &Arena) -> Option<u16> {
         let (taken, sent, sent_to) = (self.taken.get(), self.sent.get(), self.sent_to.get());
         let freed_by_others = own.remote_frees().wrapping_sub(self.remote_frees.get()) as usize;
         self.close_books(own);
+        let threads = own.attach().threads().max(1) as usize;
+        if self.taken_bytes.get().min(own.bytes_in_use() / threads) > LEFT_BEHIND {
+            return None;
+        }
         if self.fled.get() {
             return None;
         }
         let sends = 2 * sent >= taken && sent_to < own.id();
-        let gets_back = 2 * freed_by_others >= taken * own.attach().threads() as usize;
+        let gets_back = 2 * freed_by_others >= taken * threads;
         let partner = if sends { sent_to } else { own.remote_from() };
         ((sends || gets_back) && partner < own.id()).then_some(partner)
     }

@@ -388,7 +388,7 @@ impl Tcache {
 
     /// Makes a list the contents of the empty bin of `class`.
     fn fill(&self, class: Class, head: *mut Block, count: usize) {
-        self.crowd.note_taken(count);
+        self.crowd.note_taken(count, size_class::size(class));
         let bin = self.bin(class);
         let capacity = magazine_capacity(class);
         self.places[class].set(capacity as u16);

@@ -1,0 +1,98 @@
+//! Memory between arenas: what threads of one leave and free is of use to those of another.
+
+use arenite::{Arenite, config, stats};
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+static ARENITE: Arenite = Arenite::new();
+
+/// The figures are the process's, and each test's own.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const SIZE: usize = 256;
+
+/// A block that any thread may free.
+struct Block(*mut u8);
+
+// SAFETY: owned memory, which nothing refers to.
+unsafe impl Send for Block {}
+
+fn layout() -> Layout {
+    Layout::from_size_align(SIZE, 8).expect("a valid layout")
+}
+
+fn allocate(bytes: usize) -> Vec<Block> {
+    // SAFETY: the layout is not empty.
+    (0..bytes / SIZE).map(|_| Block(unsafe { ARENITE.alloc(layout()) })).collect()
+}
+
+fn free(blocks: impl IntoIterator<Item = Block>) {
+    // SAFETY: allocated with this layout, and used by nobody.
+    blocks.into_iter().for_each(|Block(block)| unsafe { ARENITE.dealloc(block, layout()) });
+}
+
+/// Slabs of blocks of [`SIZE`] bytes.
+fn slabs() -> usize {
+    let classes = stats::collect().classes;
+    classes.iter().find(|class| class.size == SIZE).map_or(0, |class| class.slabs)
+}
+
+/// Moves every eighth block out of `blocks`, beginning with number `first`.
+fn every_eighth(blocks: Vec<Block>, first: usize) -> (Vec<Block>, Vec<Block>) {
+    let (out, rest): (Vec<_>, Vec<_>) =
+        blocks.into_iter().enumerate().partition(|(number, _)| number % 8 == first);
+    let strip = |numbered: Vec<(usize, Block)>| numbered.into_iter().map(|(_, block)| block);
+    (strip(out).collect(), strip(rest).collect())
+}
+
+#[test]
+fn a_thread_does_not_leave_much_memory_behind_to_follow_others() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const LIVE: usize = 32 << 20;
+    // This thread joins its arena before the other one.
+    free(allocate(SIZE));
+    let (to_free, frees) = sync_channel::<Vec<Block>>(0);
+    let (freed, is_freed) = sync_channel::<()>(0);
+    let allocator = thread::spawn(move || {
+        let mut live = allocate(LIVE);
+        let filled = slabs();
+        for round in 0..16 {
+            let (out, rest) = every_eighth(live, round % 8);
+            let bytes = out.len() * SIZE;
+            live = rest;
+            to_free.send(out).expect("the other thread waits");
+            is_freed.recv().expect("the other thread answers");
+            live.extend(allocate(bytes));
+            let now = slabs();
+            assert!(now < filled + filled / 4, "round {round}: {now} slabs instead of {filled}");
+        }
+        free(live);
+    });
+    for blocks in frees {
+        free(blocks);
+        freed.send(()).expect("the other thread waits");
+    }
+    allocator.join().expect("an even number of slabs");
+}
+
+#[test]
+fn what_is_free_in_one_arena_serves_the_slabs_of_others() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const BYTES: usize = 16 << 20;
+    ARENITE.set_decay_ms(config::NEVER);
+    let _last = {
+        let blocks = allocate(BYTES);
+        // Keeps what is free below it from the top.
+        let last = allocate(SIZE);
+        free(blocks);
+        last
+    };
+    let before = stats::collect().free_chunk_bytes;
+    let blocks = thread::spawn(|| allocate(BYTES)).join().expect("no panic");
+    let taken = before.saturating_sub(stats::collect().free_chunk_bytes);
+    free(blocks);
+    assert!(before > BYTES / 2, "{before} bytes were free");
+    assert!(taken > BYTES / 2, "{taken} of {before} bytes were taken");
+}
