@@ -119,6 +119,12 @@ impl Crowd {
         self.taken.get().max(self.sent.get()) >= TRADE
     }
 
+    /// Whether the thread would leave much behind, at most what it took and its share of the arena.
+    fn has_much_in(&self, own: &Arena) -> bool {
+        let share = own.bytes_in_use() / own.attach().threads().max(1) as usize;
+        self.taken_bytes.get().min(share) > LEFT_BEHIND
+    }
+
     /// The arena to follow: one before the thread's own whose blocks it frees, if most of what it
     /// frees is others'; or whose threads free the blocks of this one, if they free most of them.
     /// All those that trade so end in the first of their arenas. None where the thread would leave
@@ -127,13 +133,10 @@ impl Crowd {
         let (taken, sent, sent_to) = (self.taken.get(), self.sent.get(), self.sent_to.get());
         let freed_by_others = own.remote_frees().wrapping_sub(self.remote_frees.get()) as usize;
         self.close_books(own);
-        let threads = own.attach().threads().max(1) as usize;
-        if self.taken_bytes.get().min(own.bytes_in_use() / threads) > LEFT_BEHIND {
+        if self.fled.get() || self.has_much_in(own) {
             return None;
         }
-        if self.fled.get() {
-            return None;
-        }
+        let threads = own.attach().threads() as usize;
         let sends = 2 * sent >= taken && sent_to < own.id();
         let gets_back = 2 * freed_by_others >= taken * threads;
         let partner = if sends { sent_to } else { own.remote_from() };
@@ -142,7 +145,7 @@ impl Crowd {
 
     /// Why to move, if so. The counts start anew with each verdict, so that it needs a sustained
     /// share.
-    pub fn verdict(&self) -> Option<Waits> {
+    pub fn verdict(&self, own: &Arena) -> Option<Waits> {
         let uses = self.uses.get();
         let young = self.age.get() < YOUNG_USES;
         if uses < if young { YOUNG_VERDICT } else { VERDICT } {
@@ -156,7 +159,7 @@ impl Crowd {
         if slept >= uses / SLEPT {
             self.fled.set(true);
             Some(Waits::Long)
-        } else if young && met >= YOUNG_MET {
+        } else if young && met >= YOUNG_MET && !self.has_much_in(own) {
             Some(Waits::Short)
         } else {
             None

@@ -348,7 +348,7 @@ impl Tcache {
         let arena = self.arena();
         if arena.attach().is_closed() {
             self.leave_closed();
-        } else if let Some(waits) = self.crowd.verdict()
+        } else if let Some(waits) = self.crowd.verdict(arena)
             && let Some(other) = ARENAS.choose_less_crowded(arena, waits)
         {
             self.move_to(other);
