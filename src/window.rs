@@ -81,8 +81,8 @@ pub const fn is_of_class(entry: usize, class: Class) -> bool {
     shows(class) && entry.wrapping_sub(entry_of(class, 0)) <= PLACE_BYTES * (granules - 1)
 }
 
-/// The class of a slab of several granules, and how many bytes from the slab's start the granule
-/// begins whose pages have this entry. `None` for other entries.
+/// The class of the slab whose pages have this entry, and how many bytes from the slab's start the
+/// granule begins. `None` if the entry says nothing.
 #[inline]
 pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
     const TABLE: [(u8, u8); PLACES] = {
@@ -97,7 +97,10 @@ pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
         }
         table
     };
-    let (class, granule) = TABLE.get(entry.wrapping_sub(NO_ROOM) / PLACE_BYTES)?;
+    if entry < NO_ROOM {
+        return (entry != 0).then_some((entry / BIN_BYTES, 0));
+    }
+    let (class, granule) = TABLE.get((entry - NO_ROOM) / PLACE_BYTES)?;
     Some((usize::from(*class), usize::from(*granule) * GRANULE))
 }
 
@@ -282,8 +285,7 @@ mod tests {
                     continue;
                 }
                 let several = size_class::size(class) > MAX_ONE_GRANULE;
-                let granule = several.then_some((class, offset & !(GRANULE - 1)));
-                assert_eq!(granule_of(entry), granule);
+                assert_eq!(granule_of(entry), Some((class, offset & !(GRANULE - 1))));
                 assert!(entry + BIN_BYTES <= NO_ROOM + if several { NO_ROOM_BYTES } else { 0 });
                 for other in 1..CLASSES {
                     assert_eq!(is_of_class(entry, other), other == class, "{class} {other}");

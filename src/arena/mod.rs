@@ -301,13 +301,19 @@ impl Arena {
 
     /// Takes what came home on the remote list.
     pub fn drain(&self, held: &mut Guard<'_>) {
+        self.drain_unless(held, |_, _| false);
+    }
+
+    /// As [`Arena::drain`], but for the blocks of slabs that `keep` takes, given their class.
+    #[inline(always)]
+    pub fn drain_unless(&self, held: &mut Guard<'_>, keep: impl FnMut(*mut Block, Class) -> bool) {
         if self.remote.is_empty() {
             return;
         }
         self.remote_bytes.store(0, Relaxed);
         let head = self.remote.take_all();
         // SAFETY: the list was taken whole, and its blocks are this arena's.
-        unsafe { held.give_blocks(head, usize::MAX) };
+        unsafe { held.give_blocks_unless(head, usize::MAX, keep) };
     }
 
     /// Sends a chain of blocks, of `bytes` in all, home to this arena from a thread that is

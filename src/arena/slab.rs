@@ -116,6 +116,20 @@ unsafe fn slab_start(address: usize) -> usize {
     }
 }
 
+/// As [`slab_start`], for an address in a slab of `class`.
+///
+/// # Safety
+/// The page map says that the granule is a slab's, of that class.
+#[inline(always)]
+unsafe fn slab_of(address: usize, class: Class) -> usize {
+    if size_class::size(class) <= size_class::MAX_ONE_GRANULE {
+        address & !(GRANULE - 1)
+    } else {
+        // SAFETY: the caller's contract.
+        unsafe { slab_start(address) }
+    }
+}
+
 /// Whether `address` is the start of a block that was carved, in a slab of `class`.
 ///
 /// # Safety
@@ -232,54 +246,110 @@ impl Inner {
     /// # Safety
     /// `head` is a null-terminated list of at most `limit` blocks of this arena that are in use
     /// by nobody; the arena's lock is held.
-    pub unsafe fn give_blocks(&mut self, mut head: *mut Block, limit: usize) {
-        for _ in 0..limit {
-            if head.is_null() {
-                return;
-            }
-            // SAFETY: the list's blocks are the caller's to give.
-            unsafe {
-                let next = Block::next(head);
-                let address = head.addr();
-                let owner = page_map::owner(address);
-                if owner.kind() == KIND_LARGE {
-                    self.give_large(address);
-                } else {
-                    self.give_block(head, page_map::class_of(owner));
-                }
-                head = next;
-            }
-        }
+    pub unsafe fn give_blocks(&mut self, head: *mut Block, limit: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { self.give_blocks_unless(head, limit, |_, _| false) }
     }
 
+    /// As [`Inner::give_blocks`], but for the blocks of slabs that `keep` takes, given their class.
+    ///
     /// # Safety
-    /// As for [`Inner::give_blocks`], for one block of `class`.
-    unsafe fn give_block(&mut self, block: *mut Block, class: Class) {
+    /// As for [`Inner::give_blocks`].
+    #[inline(always)]
+    pub(super) unsafe fn give_blocks_unless(
+        &mut self,
+        mut head: *mut Block,
+        limit: usize,
+        mut keep: impl FnMut(*mut Block, Class) -> bool,
+    ) {
+        // Blocks in a row are often of one slab, and mostly of one class.
+        let (mut granule, mut class, mut slab) = (0, 0, core::ptr::null_mut());
+        let mut count = 0;
+        for _ in 0..limit {
+            if head.is_null() {
+                break;
+            }
+            let next;
+            // SAFETY: the list's blocks are the caller's to give.
+            unsafe {
+                next = Block::next(head);
+                if head.addr() & !(GRANULE - 1) != granule {
+                    let owner = page_map::owner(head.addr());
+                    let other = page_map::class_of(owner);
+                    if other != class {
+                        self.count_back(class, core::mem::take(&mut count));
+                        class = other;
+                    }
+                    granule = 0;
+                    if class != 0 {
+                        granule = head.addr() & !(GRANULE - 1);
+                        slab = page_map::desc(slab_of(head.addr(), class)).cast::<Slab>();
+                    }
+                }
+                if class == 0 {
+                    self.give_large(head.addr());
+                } else if !keep(head, class) {
+                    count += 1;
+                    if self.give_block(head, class, slab) {
+                        self.count_back(class, core::mem::take(&mut count));
+                        self.slab_is_unused(class, slab_of(head.addr(), class), slab);
+                        granule = 0;
+                    }
+                }
+            }
+            head = next;
+        }
+        self.count_back(class, count);
+    }
+
+    /// Puts a block on the free list of its slab, for the caller to count; whether no block of the
+    /// slab is out now.
+    ///
+    /// # Safety
+    /// As for [`Inner::give_blocks`]; the slab is the block's, of `class`.
+    #[inline(always)]
+    unsafe fn give_block(&mut self, block: *mut Block, class: Class, slab: *mut Slab) -> bool {
         // SAFETY: the caller's contract.
         unsafe {
-            let start = slab_start(block.addr());
-            let slab = page_map::desc(start).cast::<Slab>();
             if (*slab).list != List::Warm {
-                self.warm(class, start, slab);
+                self.warm(class, slab_of(block.addr(), class), slab);
             }
             Block::set_next(block, (*slab).free);
             (*slab).free = block;
             (*slab).free_count += 1;
             (*slab).epoch = self.bins.epoch as u8;
-            self.warm_free_bytes += size_class::size(class);
             invariant(
-                (*slab).free_count <= (*slab).carved.load(Relaxed) && self.class(class).out > 0,
+                (*slab).free_count <= (*slab).carved.load(Relaxed),
                 "a slab got more blocks back than it gave out",
             );
-            self.class_mut(class).out -= 1;
-            if Self::is_unused(slab) {
-                if self.class(class).empty < EMPTY_KEPT {
-                    self.class_mut(class).empty += 1;
-                } else {
-                    self.unlist(class, slab);
-                    self.drop_slab(class, start, slab);
-                }
-            }
+            Self::is_unused(slab)
+        }
+    }
+
+    /// Counts blocks of `class` that are on their slabs' free lists again.
+    #[inline]
+    fn count_back(&mut self, class: Class, blocks: usize) {
+        self.warm_free_bytes += blocks * size_class::size(class);
+        let out = &mut self.class_mut(class).out;
+        invariant(*out >= blocks, "a class got more blocks back than it gave out");
+        *out -= blocks;
+    }
+
+    /// Keeps a slab of which no block is out for the next blocks of its class, or makes it a free chunk.
+    ///
+    /// # Safety
+    /// The slab is a warm one of this arena, of `class`, whose blocks are counted; the arena's lock is
+    /// held.
+    unsafe fn slab_is_unused(&mut self, class: Class, start: usize, slab: *mut Slab) {
+        let state = self.class_mut(class);
+        if state.empty < EMPTY_KEPT {
+            state.empty += 1;
+            return;
+        }
+        // SAFETY: the caller's contract.
+        unsafe {
+            self.unlist(class, slab);
+            self.drop_slab(class, start, slab);
         }
     }
 

@@ -323,7 +323,10 @@ impl Tcache {
                 && self.move_to(ARENAS.choose(arena.id()))
                 && self.refill(class);
         };
-        arena.drain(&mut held);
+        arena.drain_unless(&mut held, |block, class| self.keep_drained(block, class));
+        if !self.bin(class).head.get().is_null() {
+            return true;
+        }
         // SAFETY: the guard holds the lock.
         let got = unsafe { held.take_blocks(class, self.blocks_wanted(class)) };
         self.in_transit.set(got.head);
@@ -332,6 +335,19 @@ impl Tcache {
         // The main arena's first heap places the window.
         self.look_through_window();
         got.count > 0
+    }
+
+    /// Puts a block that came home to the thread's arena into its bin, if the thread allocates such and
+    /// there is room: without the way through its slab. Whether it did.
+    fn keep_drained(&self, block: *mut Block, class: Class) -> bool {
+        let bin = self.bin(class);
+        if self.refills[class].get() == 0 || bin.room.get() < ROOM_UNIT {
+            return false;
+        }
+        self.crowd.note_taken(1, size_class::size(class));
+        // SAFETY: the block is free, of the cache's arena, and this thread's now.
+        unsafe { Self::push(bin, block, window::free_mark(self.arena_id())) };
+        true
     }
 
     /// How many blocks to take from slabs.
