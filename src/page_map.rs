@@ -332,6 +332,22 @@ pub unsafe fn set_owner(start: usize, bytes: usize, owner: Owner) {
     }
 }
 
+/// Gives the kernel what memory the descriptors of a range of free pages fill alone: a kernel page for
+/// each mebibyte, if that is 4 KiB. They say `Inside`, as before, but no more what was freed there.
+///
+/// # Safety
+/// The range is whole pages, covered, and the caller's; their descriptors say `Inside`.
+pub unsafe fn forget(start: usize, bytes: usize) {
+    let mut at = start;
+    while at < start + bytes {
+        let end = ((at & !(REGION_BYTES - 1)) + REGION_BYTES).min(start + bytes);
+        // SAFETY: covered by the caller's contract. Descriptors lie in mappings of the allocator, or in
+        // whole pages of .bss; zeros say what they said.
+        unsafe { os::discard(desc(at).cast(), (end - at) / PAGE * size_of::<PageDesc>()) };
+        at = end;
+    }
+}
+
 /// Takes the entry of a huge block away; false when another thread was first.
 ///
 /// # Safety

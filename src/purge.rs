@@ -15,6 +15,7 @@ use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, STEPS};
 use crate::config;
 use crate::limit;
 use crate::os::{self, PAGE};
+use crate::page_map;
 use crate::pressure;
 use crate::size_class::CLASSES;
 use crate::tcache::{State, Tcache};
@@ -160,6 +161,7 @@ fn purge_one_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<u
         // Up to the end of the kernel's page, where nothing else is (`purgeable_part`).
         let whole = os::round_up(bytes, os::page_size()).unwrap_or(bytes);
         let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), whole);
+        page_map::forget(run.start + PAGE, bytes - PAGE);
         // Whose time is over soon is interrupted here, not while it holds the lock.
         os::yield_now();
         match arena.lock_open() {

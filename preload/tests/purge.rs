@@ -32,6 +32,11 @@ fn trim_gives_fragments_back_and_says_so_once() {
 }
 
 #[test]
+fn what_describes_free_memory_goes_back_with_it() {
+    passes("purge.c", &["trims_descriptors"]);
+}
+
+#[test]
 fn a_double_free_in_a_page_given_back_is_found() {
     let outcome = run(&compile("purge.c"), &["double_free"]);
     assert!(!outcome.status.success(), "{outcome}");

@@ -62,6 +62,12 @@ pub struct Inner {
     trim_slack: usize,
     /// The epoch of the purge clock that the arena is in (see `decay.rs`).
     epoch: u64,
+    /// The first that it was in; 0 before. What is stamped counts from there, so that memory of before
+    /// is not taken for old.
+    first_epoch: u64,
+    /// What slabs are stamped with that get blocks back: that epoch, modulo 256, or one that makes
+    /// them as cold as the blocks are.
+    stamp: u8,
     /// How many dirty pages the program needed again.
     decay: Decay,
     /// Bytes of free blocks in slabs that were not looked through for pages to give back.
@@ -94,6 +100,8 @@ impl Inner {
             was_trimmed: false,
             trim_slack: 0,
             epoch: 0,
+            first_epoch: 0,
+            stamp: 0,
             decay: Decay::new(),
             warm_free_bytes: 0,
             parked: core::ptr::null_mut(),

@@ -4,13 +4,16 @@
 use super::chunk::{self, Chunk, LAST_BIN};
 use super::decay::STEPS;
 use super::pages::Run;
-use super::{Arena, Guard, Inner};
+use super::{ARENAS, Arena, Guard, Inner};
 use crate::os::{self, PAGE};
 use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, CHUNK_ZERO, PageState};
 use crate::size_class::{CLASSES, Class};
+use crate::sync::block::Block;
 
-/// Dirty free pages that an arena keeps in any case: 256 KiB.
+/// Dirty free pages that all arenas together keep in any case: 256 KiB …
 const RESERVE: usize = 64;
+/// … and each of them, if they are many: 64 KiB.
+const LEAST_RESERVE: usize = 16;
 
 /// Where a search for dirty chunks goes on.
 #[derive(Debug, Clone, Copy)]
@@ -53,21 +56,40 @@ impl Inner {
         self.classes.0.iter().map(|class| class.slabs as usize).sum()
     }
 
-    /// Goes on to `epoch` of the purge clock. That goes back when the decay time is set anew.
+    /// Goes on to `epoch` of the purge clock, which goes back when the decay time is set anew. The
+    /// arena's own count begins with the first tick: all that it has then is of that epoch.
     pub fn advance(&mut self, epoch: u64) {
+        if self.first_epoch == 0 {
+            self.first_epoch = epoch;
+            self.epoch = epoch;
+        }
         if epoch != self.epoch {
             let epochs = epoch.checked_sub(self.epoch).unwrap_or(1);
             self.epoch = epoch;
-            self.bins.epoch = epoch as u16;
+            self.bins.epoch = epoch.wrapping_sub(self.first_epoch) as u16;
+            self.stamp = self.bins.epoch as u8;
             let dirty = self.dirty_pages();
             self.decay.advance(epochs, dirty);
         }
     }
 
+    /// As [`Inner::give_blocks`], for blocks that were cached for the decay time: their slabs are as
+    /// cold as if the blocks had been on their free lists.
+    ///
+    /// # Safety
+    /// As for [`Inner::give_blocks`].
+    pub unsafe fn give_cold_blocks(&mut self, head: *mut Block, limit: usize) {
+        self.stamp = (self.bins.epoch as u8).wrapping_sub(STEPS as u8);
+        // SAFETY: the caller's contract.
+        unsafe { self.give_blocks(head, limit) };
+        self.stamp = self.bins.epoch as u8;
+    }
+
     /// Dirty pages beyond those that the program may want again, of which `percent` stay.
     pub fn surplus(&self, percent: usize) -> usize {
         let dirty = self.dirty_pages();
-        dirty.saturating_sub(self.decay.keep(dirty).max(RESERVE) * percent / 100)
+        let reserve = (RESERVE / ARENAS.count()).max(LEAST_RESERVE);
+        dirty.saturating_sub(self.decay.keep(dirty).max(reserve) * percent / 100)
     }
 
     /// Takes at most `pages` of a dirty chunk out of the bins, so that their memory can be given
@@ -169,7 +191,22 @@ impl Arena {
     pub fn give_depot_magazine(&self, held: &mut Guard<'_>, class: Class) -> bool {
         let Some(magazine) = self.depot_take(class) else { return false };
         // SAFETY: a depot magazine is a list of `count` blocks of this arena.
-        unsafe { held.give_blocks(magazine.head, magazine.count) };
+        unsafe { held.give_cold_blocks(magazine.head, magazine.count) };
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_freed_before_the_first_tick_is_not_old_then() {
+        let mut inner = Inner::new(1);
+        let before = (inner.bins.epoch, inner.stamp);
+        inner.advance(1_000_000);
+        assert_eq!((inner.bins.epoch, inner.stamp), before);
+        inner.advance(1_000_003);
+        assert_eq!((inner.bins.epoch, inner.stamp), (before.0 + 3, before.1 + 3));
     }
 }

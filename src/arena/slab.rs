@@ -317,7 +317,7 @@ impl Inner {
             Block::set_next(block, (*slab).free);
             (*slab).free = block;
             (*slab).free_count += 1;
-            (*slab).epoch = self.bins.epoch as u8;
+            (*slab).epoch = self.stamp;
             invariant(
                 (*slab).free_count <= (*slab).carved.load(Relaxed),
                 "a slab got more blocks back than it gave out",

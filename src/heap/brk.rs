@@ -121,8 +121,11 @@ pub fn lower(heap: &mut Heap, keep_to: usize) -> usize {
     }
     let bytes = heap.end - keep_to;
     // The entries go first: what the break gives up may be mapped by others at once.
-    // SAFETY: the range is the heap's own, covered when it grew.
-    unsafe { page_map::set_owner(keep_to, bytes, Owner::NONE) };
+    // SAFETY: the range is the heap's own, covered when it grew, and free.
+    unsafe {
+        page_map::set_owner(keep_to, bytes, Owner::NONE);
+        page_map::forget(keep_to, bytes);
+    }
     // SAFETY: the rule of the break; the memory is the heap's and not in use.
     if unsafe { os::sbrk(-(bytes as isize)) }.is_null() {
         adopt(keep_to, bytes, 0);

@@ -62,6 +62,7 @@ pub unsafe fn release(base: usize, pages: usize, arena: u16) -> bool {
         page_map::set_owner(base, size, Owner::NONE);
         *page_map::desc(base) = PageDesc::INSIDE;
         *page_map::desc(base + size - PAGE) = PageDesc::INSIDE;
+        page_map::forget(base, size);
     }
     // SAFETY: the heap's own mapping, not in use.
     if !unsafe { os::unmap(core::ptr::with_exposed_provenance_mut(base), size) } {

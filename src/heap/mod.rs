@@ -16,10 +16,13 @@ pub mod reach;
 
 use crate::config;
 use crate::os::{self, PAGE};
-use crate::page_map;
+use crate::page_map::{self, PageDesc};
 use crate::size_class::GRANULE;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of a heap of which one page holds the descriptors.
+const DESCRIBED: usize = PAGE / size_of::<PageDesc>() * PAGE;
 
 /// Bytes that heaps hold by `brk` and by `mmap`, and how many heaps there are, now and at most.
 #[derive(Debug)]
@@ -191,6 +194,12 @@ impl Heap {
         let freed =
             unsafe { os::discard(core::ptr::with_exposed_provenance_mut(from), end - from) };
         if freed > 0 {
+            // Pieces are small, and so is what describes them: all above is free as well.
+            let described = self.zero_from.next_multiple_of(DESCRIBED).min(self.end);
+            if from / DESCRIBED != self.zero_from / DESCRIBED {
+                // SAFETY: as above; nothing above `top` is described.
+                unsafe { page_map::forget(from, described - from) };
+            }
             self.zero_from = from;
         }
         freed

@@ -86,7 +86,12 @@ impl Tcache {
         let Some(arena) = ARENAS.get(page_map::owner(head.addr()).arena()) else { return 0 };
         // SAFETY: a magazine is a list of blocks of one arena, and whoever takes it out of its
         // slot owns it.
-        unsafe { arena.give_under(arena.lock_open(), head) };
+        unsafe {
+            match arena.lock_open() {
+                Some(mut held) => held.give_cold_blocks(head, count),
+                None => arena.give_remotely(head),
+            }
+        }
         count * size(class)
     }
 
@@ -120,7 +125,7 @@ impl Tcache {
             if bytes > 0 {
                 held.parked_bytes -= bytes.min(held.parked_bytes);
                 // SAFETY: as above.
-                cache.flush(|head, count| unsafe { held.give_blocks(head, count) });
+                cache.flush(|head, count| unsafe { held.give_cold_blocks(head, count) });
                 return true;
             }
             next = cache.next_parked.get();

@@ -12,6 +12,7 @@ mod crowd;
 mod life;
 mod remote;
 mod search;
+mod surplus;
 
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::size_class::{
@@ -37,17 +38,6 @@ const PENDING: usize = 4;
 const PENDING_BLOCKS: usize = 128;
 /// … or so many bytes.
 const PENDING_BYTES: usize = 32 * 1024;
-
-/// Magazines of a class in a row that found the depot full, after which it is taken that the thread
-/// only frees, and nobody needs them: it keeps no spare magazine then …
-const ONLY_FREES: u8 = 8;
-/// … puts one small magazine into the depot, to see whether somebody takes it, …
-const PROBE_IS_DUE: u8 = ONLY_FREES + 1;
-const PROBED: u8 = ONLY_FREES + 2;
-/// … and has a bin of this part of a magazine, and of few blocks. What lies in bins and depot after a
-/// burst stays there, and each block may keep a page, or a slab, of its own.
-const SMALL_BIN: usize = 4;
-const SMALL_BIN_BLOCKS: usize = 16;
 
 /// From slabs a class first gets a magazine halved so often, and twice as much each time: what a
 /// thread has in classes that it hardly uses, others can not have.
@@ -113,8 +103,10 @@ pub struct Tcache {
     spares: PerClass<DepotSlot>,
     /// Places of each bin when it is empty.
     places: PerClass<Cell<u16>>,
-    /// Per class, magazines in a row that found the depot full; up to [`PROBED`].
+    /// Per class, magazines in a row that found the depot full; up to [`surplus::PROBED`].
     overflows: PerClass<Cell<u8>>,
+    /// Bit n: class n is [`surplus::PROBED`].
+    only_frees: Cell<u64>,
     /// Per class, how often it was refilled from slabs; up to [`SLOW_START`].
     refills: PerClass<Cell<u8>>,
     pending: [Pending; PENDING],
@@ -167,6 +159,7 @@ impl Tcache {
             spares: PerClass([const { DepotSlot::new() }; CLASS_PLACES]),
             places: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             overflows: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
+            only_frees: Cell::new(0),
             refills: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             pending: [const {
                 Pending {
@@ -409,7 +402,7 @@ impl Tcache {
         let capacity = magazine_capacity(class);
         self.places[class].set(capacity as u16);
         bin.room.set((capacity - count.min(capacity)) as u32 * ROOM_UNIT);
-        self.overflows[class].set(0);
+        self.begin_to_keep(class);
         compiler_fence(Release);
         bin.head.set(head);
         compiler_fence(Release);
@@ -423,95 +416,6 @@ impl Tcache {
         bin.head.set(ptr::null_mut());
         self.set_places(class, places);
         Chain { head, tail: ptr::null_mut(), count }
-    }
-
-    /// Makes room in the full bin of `class`.
-    #[cold]
-    #[inline(never)]
-    pub fn make_room(&self, class: Class) {
-        self.activity.note(class);
-        let capacity = magazine_capacity(class);
-        if self.only_frees(class) {
-            let full = self.empty_bin(class, capacity.div_ceil(SMALL_BIN).min(SMALL_BIN_BLOCKS));
-            self.give_surplus(class, full);
-            return;
-        }
-        let spare = self.spare(class);
-        if let Some(old) = spare.take() {
-            self.retire(class, old);
-        }
-        let full = self.empty_bin(class, capacity);
-        // Not named in `in_transit`: as soon as it is in the slot, another thread may take it and
-        // give it home, and a child must not do so again.
-        // SAFETY: a bin is a list of so many blocks, this thread's.
-        if let Err(magazine) = unsafe { spare.put(full) } {
-            self.give_home(magazine);
-        }
-    }
-
-    /// Whether the thread only frees blocks of `class`, and nobody takes magazines of it out of the
-    /// depot. When that begins, the spare and what lies there go back to the slabs.
-    fn only_frees(&self, class: Class) -> bool {
-        let overflows = &self.overflows[class];
-        match overflows.get() {
-            0..ONLY_FREES => return false,
-            ONLY_FREES => {
-                let depot = || self.arena().depot_take(class);
-                while let Some(magazine) = self.spare(class).take().or_else(depot) {
-                    self.give_home(magazine);
-                }
-                overflows.set(PROBE_IS_DUE);
-            }
-            PROBED if self.arena().depot_count(class) == 0 => {
-                overflows.set(0);
-                return false;
-            }
-            _ => {}
-        }
-        true
-    }
-
-    /// Gives away what a thread that only frees has too much: once a small magazine to the depot,
-    /// then all to the slabs.
-    fn give_surplus(&self, class: Class, mut magazine: Chain) {
-        let overflows = &self.overflows[class];
-        let is_small = magazine.count < magazine_capacity(class);
-        if is_small && overflows.replace(PROBED) == PROBE_IS_DUE {
-            // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-            match unsafe { self.arena().depot_put(class, magazine) } {
-                Ok(()) => return,
-                Err(back) => magazine = back,
-            }
-        }
-        self.give_home(magazine);
-    }
-
-    /// Gives a magazine away: to the depot, or to the slabs.
-    ///
-    /// It is not named in `in_transit` any more: a child must not take back what another thread
-    /// has taken from the depot already. A fork at the very instant loses it.
-    fn retire(&self, class: Class, magazine: Chain) {
-        let overflows = &self.overflows[class];
-        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-        match unsafe { self.arena().depot_put(class, magazine) } {
-            Ok(()) => overflows.set(0),
-            Err(magazine) => {
-                overflows.set(overflows.get() + 1);
-                self.give_home(magazine);
-            }
-        }
-    }
-
-    /// Gives a list of blocks to their slabs.
-    fn give_home(&self, magazine: Chain) {
-        let arena = self.arena();
-        let mut held = arena.lock_open();
-        if let Some(held) = &mut held {
-            arena.drain(held);
-            self.crowd.note(held.how);
-        }
-        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-        unsafe { arena.give_under(held, magazine.head) };
     }
 
     /// Empties all bins and spares.

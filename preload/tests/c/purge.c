@@ -207,6 +207,41 @@ static void without_helper(int argc, char **argv) {
     say("done", 1);
 }
 
+/* Allocates so many bytes of small blocks, and frees all but the last one, or all. */
+static void rise_and_fall(size_t bytes, int keep_last) {
+    void **first = NULL;
+    for (size_t i = 0; i < bytes / 1000; i++) {
+        void **block = malloc(1000);
+        CHECK(block);
+        *block = first;
+        first = block;
+    }
+    if (keep_last)
+        first = *first;
+    while (first) {
+        void **next = *first;
+        free(first);
+        first = next;
+    }
+}
+
+/* What describes free memory goes back with it: 2 MiB for 512 here. */
+static void trims_descriptors(int argc, char **argv) {
+    (void)argc, (void)argv;
+    rise_and_fall(MIB, 0);
+    for (int keep_last = 0; keep_last < 2; keep_last++) {
+        size_t before = status_kib("VmRSS:");
+        rise_and_fall(512 * (size_t)MIB, keep_last);
+        CHECK(malloc_trim(0) == 1);
+        size_t after = status_kib("VmRSS:");
+        say("kept", after > before ? after - before : 0);
+        CHECK(after <= before + KIB);
+        /* And is there again when the memory is used anew. */
+        rise_and_fall(64 * (size_t)MIB, 0);
+    }
+    say("done", 1);
+}
+
 static void trims(int argc, char **argv) {
     (void)argc, (void)argv;
     enum { COUNT = 2000 };
@@ -248,6 +283,7 @@ static const struct mode modes[] = {
     {"in_a_child", in_a_child},
     {"without_helper", without_helper},
     {"trims", trims},
+    {"trims_descriptors", trims_descriptors},
     {"double_free", double_free},
     {NULL, NULL},
 };

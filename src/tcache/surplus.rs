@@ -1,0 +1,137 @@
+//! What a thread's bins have too much.
+
+use super::{Tcache, magazine_capacity};
+use crate::arena::Guard;
+use crate::size_class::Class;
+use crate::sync::block::Chain;
+
+/// Magazines of a class in a row that found the depot full, after which it is taken that the thread
+/// only frees, and nobody needs them: it keeps no spare magazine then …
+const ONLY_FREES: u8 = 8;
+/// … puts one small magazine into the depot, to see whether somebody takes it, …
+const PROBE_IS_DUE: u8 = ONLY_FREES + 1;
+/// … and has a small bin. What lies in bins and depot after a burst stays there, and each block may
+/// keep a page, or a slab, of its own.
+pub(super) const PROBED: u8 = ONLY_FREES + 2;
+/// Blocks of the small magazine.
+const PROBE_BLOCKS: usize = 2;
+/// Places of a small bin, if few classes have one …
+const SMALL_BIN: usize = 16;
+/// … and if more than this have: they are emptied together.
+const FEW: u32 = 4;
+const SMALLER_BIN: usize = 8;
+
+impl Tcache {
+    /// Makes room in the full bin of `class`.
+    #[cold]
+    #[inline(never)]
+    pub fn make_room(&self, class: Class) {
+        self.activity.note(class);
+        let overflows = &self.overflows[class];
+        match overflows.get() {
+            0..ONLY_FREES => self.empty_into_spare(class),
+            ONLY_FREES => {
+                overflows.set(PROBE_IS_DUE);
+                let depot = || self.arena().depot_take(class);
+                while let Some(magazine) = self.spare(class).take().or_else(depot) {
+                    self.give_home(magazine);
+                }
+                self.give_home(self.empty_bin(class, PROBE_BLOCKS));
+            }
+            PROBE_IS_DUE => {
+                overflows.set(PROBED);
+                self.only_frees.set(self.only_frees.get() | 1 << class);
+                let probe = self.empty_bin(class, self.small_places(class));
+                // SAFETY: the bin is a list of this thread's own blocks of its arena.
+                if let Err(probe) = unsafe { self.arena().depot_put(class, probe) } {
+                    self.give_home(probe);
+                }
+            }
+            _ if self.arena().depot_count(class) == 0 => {
+                self.begin_to_keep(class);
+                self.empty_into_spare(class);
+            }
+            _ => self.empty_small_bins(),
+        }
+    }
+
+    /// Takes note that the thread has a use for blocks of `class`.
+    #[inline]
+    pub(super) fn begin_to_keep(&self, class: Class) {
+        self.overflows[class].set(0);
+        self.only_frees.set(self.only_frees.get() & !(1 << class));
+    }
+
+    fn small_places(&self, class: Class) -> usize {
+        let few = self.only_frees.get().count_ones() <= FEW;
+        magazine_capacity(class).min(if few { SMALL_BIN } else { SMALLER_BIN })
+    }
+
+    /// Empties the bins of all classes that the thread only frees, for one use of the lock.
+    fn empty_small_bins(&self) {
+        let arena = self.arena();
+        let mut held = self.lock_to_give();
+        let mut classes = self.only_frees.get();
+        while classes != 0 {
+            let class = classes.trailing_zeros() as Class;
+            let bin = self.empty_bin(class, self.small_places(class));
+            classes &= classes - 1;
+            if !bin.head.is_null() {
+                // SAFETY: the bin is a list of this thread's own blocks of its arena.
+                unsafe {
+                    match &mut held {
+                        Some(held) => held.give_blocks(bin.head, bin.count),
+                        None => arena.give_remotely(bin.head),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the full bin of `class` the spare magazine, and gives the old one away.
+    fn empty_into_spare(&self, class: Class) {
+        let spare = self.spare(class);
+        if let Some(old) = spare.take() {
+            self.retire(class, old);
+        }
+        let full = self.empty_bin(class, magazine_capacity(class));
+        // Not named in `in_transit`: as soon as it is in the slot, another thread may take it and
+        // give it home, and a child must not do so again.
+        // SAFETY: a bin is a list of so many blocks, this thread's.
+        if let Err(magazine) = unsafe { spare.put(full) } {
+            self.give_home(magazine);
+        }
+    }
+
+    /// Gives a magazine away: to the depot, or to the slabs.
+    ///
+    /// It is not named in `in_transit` any more: a child must not take back what another thread
+    /// has taken from the depot already. A fork at the very instant loses it.
+    fn retire(&self, class: Class, magazine: Chain) {
+        let overflows = &self.overflows[class];
+        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
+        match unsafe { self.arena().depot_put(class, magazine) } {
+            Ok(()) => overflows.set(0),
+            Err(magazine) => {
+                overflows.set(overflows.get() + 1);
+                self.give_home(magazine);
+            }
+        }
+    }
+
+    /// Gives a list of blocks to their slabs.
+    pub(super) fn give_home(&self, magazine: Chain) {
+        let held = self.lock_to_give();
+        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
+        unsafe { self.arena().give_under(held, magazine.head) };
+    }
+
+    /// The lock of the thread's arena, if it is to be had, with what came home taken.
+    fn lock_to_give(&self) -> Option<Guard<'static>> {
+        let arena = self.arena();
+        let mut held = arena.lock_open()?;
+        arena.drain(&mut held);
+        self.crowd.note(held.how);
+        Some(held)
+    }
+}
