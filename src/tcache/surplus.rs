@@ -8,6 +8,8 @@ use crate::sync::block::Chain;
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
 /// only frees, and nobody needs them: it keeps no spare magazine then …
 const ONLY_FREES: u8 = 8;
+/// (one of more than so many blocks counts as several) …
+const MANY_BLOCKS: usize = 128;
 /// … puts one small magazine into the depot, to see whether somebody takes it, …
 const PROBE_IS_DUE: u8 = ONLY_FREES + 1;
 /// … and has a small bin. What lies in bins and depot after a burst stays there, and each block may
@@ -113,7 +115,8 @@ impl Tcache {
         match unsafe { self.arena().depot_put(class, magazine) } {
             Ok(()) => overflows.set(0),
             Err(magazine) => {
-                overflows.set(overflows.get() + 1);
+                let many = (magazine_capacity(class) / MANY_BLOCKS).max(1) as u8;
+                overflows.set((overflows.get() + many).min(ONLY_FREES));
                 self.give_home(magazine);
             }
         }
