@@ -96,3 +96,23 @@ fn what_is_free_in_one_arena_serves_the_slabs_of_others() {
     assert!(before > BYTES / 2, "{before} bytes were free");
     assert!(taken > BYTES / 2, "{taken} of {before} bytes were taken");
 }
+
+#[test]
+fn a_thread_that_trades_goes_where_memory_is_free() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const LIVE: usize = 32 << 20;
+    free(allocate(SIZE));
+    // Nothing is left that this thread's arena could take instead.
+    ARENITE.trim();
+    let live = thread::spawn(|| allocate(LIVE)).join().expect("no panic");
+    let before = slabs();
+    let live = (0..3).fold(live, |live, first| {
+        let (out, rest) = every_eighth(live, first);
+        free(out);
+        rest
+    });
+    let more = allocate(LIVE / 4);
+    let now = slabs();
+    free(more.into_iter().chain(live));
+    assert!(now < before + LIVE / 4 / (16 << 10) / 4, "{now} slabs instead of {before}");
+}

@@ -14,6 +14,11 @@ const FOR_NEW: usize = 1;
 /// share one. Those that sleep get more, up to the setting.
 const FOR_SHORT_WAITS: usize = 2;
 
+/// Free bytes of an arena that are worth to go there …
+const MUCH_FREE: usize = 1024 * 1024;
+/// … if they are at least this part of its memory.
+const MUCH_FREE_PART: usize = 16;
+
 /// What a thread leaves its arena for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
@@ -85,6 +90,16 @@ impl Arenas {
         let per_cpu = if waits == Waits::Short { FOR_SHORT_WAITS } else { usize::MAX };
         let fewer = |arena: &&Arena| arena.attach.threads() + 1 < own.attach.threads();
         self.idle_or_new(least, per_cpu).or(least.filter(fewer))
+    }
+
+    /// The arena with the most free memory, if that is much: for a thread that would touch fresh memory in
+    /// `own`.
+    pub fn richer_than(&self, own: &Arena) -> Option<&Arena> {
+        let others = self.iter_open().filter(|arena| arena.id != own.id);
+        let richest = others.max_by_key(|arena| arena.purgeable_bytes())?;
+        let free = richest.purgeable_bytes();
+        let much = MUCH_FREE.max(richest.bytes_in_use() / MUCH_FREE_PART);
+        (free >= much.max(2 * own.purgeable_bytes())).then_some(richest)
     }
 
     /// Where a thread begins: on an arena of its own if it can be, for its blocks would lie in the

@@ -153,6 +153,12 @@ pub unsafe fn is_block(address: usize, class: Class) -> bool {
 }
 
 impl Inner {
+    /// Whether fresh memory would be touched for blocks of `class`.
+    pub fn would_grow(&self, class: Class) -> bool {
+        let ClassState { first, bare, .. } = *self.class(class);
+        first == 0 && bare == 0 && self.dirty_pages() < size_class::slab_bytes(class) / PAGE
+    }
+
     /// Blocks of `class` for a thread, at least one unless memory is out, at most `want`: freed
     /// ones while the slabs have some, else fresh ones.
     ///

@@ -21,7 +21,7 @@ const SLEPT: u32 = 4;
 
 /// Blocks that a thread takes from its arena, or sends home to others, after which it asks itself
 /// whether to follow those that it trades with.
-const TRADE: usize = 4096;
+const TRADE: usize = 2048;
 
 /// Bytes that a thread may leave behind in its arena to follow others.
 const LEFT_BEHIND: usize = 1024 * 1024;
@@ -48,6 +48,8 @@ pub struct Crowd {
     sent_to: Cell<u16>,
     /// What [`Arena::remote_frees`] was.
     remote_frees: Cell<u64>,
+    /// When it last looked, most of what it freed was others', or most of its own was freed by others.
+    trades: Cell<bool>,
 }
 
 impl Crowd {
@@ -64,6 +66,7 @@ impl Crowd {
             sent: Cell::new(0),
             sent_to: Cell::new(u16::MAX),
             remote_frees: Cell::new(0),
+            trades: Cell::new(false),
         }
     }
 
@@ -79,6 +82,7 @@ impl Crowd {
         self.met.set(0);
         self.slept.set(0);
         self.taken_bytes.set(0);
+        self.trades.set(false);
         self.close_books(arena);
     }
 
@@ -125,6 +129,20 @@ impl Crowd {
         self.taken_bytes.get().min(share) > LEFT_BEHIND
     }
 
+    /// Whether the thread trades with others, as far as it knows.
+    pub fn trades(&self) -> bool {
+        self.trades.get()
+    }
+
+    /// Takes note that the thread wanted to go where memory is free, and whether it did: then it goes
+    /// on trading there, and should not leave for little.
+    pub fn go_for_memory(&self, went: bool) {
+        if went {
+            self.follow();
+        }
+        self.trades.set(went);
+    }
+
     /// The arena to follow: one before the thread's own whose blocks it frees, if most of what it
     /// frees is others'; or whose threads free the blocks of this one, if they free most of them.
     /// All those that trade so end in the first of their arenas. None where the thread would leave
@@ -133,12 +151,14 @@ impl Crowd {
         let (taken, sent, sent_to) = (self.taken.get(), self.sent.get(), self.sent_to.get());
         let freed_by_others = own.remote_frees().wrapping_sub(self.remote_frees.get()) as usize;
         self.close_books(own);
+        let threads = own.attach().threads() as usize;
+        let sends = 2 * sent >= taken;
+        let gets_back = 2 * freed_by_others >= taken * threads;
+        self.trades.set(sends || gets_back);
         if self.fled.get() || self.has_much_in(own) {
             return None;
         }
-        let threads = own.attach().threads() as usize;
-        let sends = 2 * sent >= taken && sent_to < own.id();
-        let gets_back = 2 * freed_by_others >= taken * threads;
+        let sends = sends && sent_to < own.id();
         let partner = if sends { sent_to } else { own.remote_from() };
         ((sends || gets_back) && partner < own.id()).then_some(partner)
     }

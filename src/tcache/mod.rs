@@ -320,6 +320,15 @@ impl Tcache {
         if !self.bin(class).head.get().is_null() {
             return true;
         }
+        // Who trades has blocks everywhere anyway: it goes where memory is free, rather than touch more.
+        if self.crowd.trades()
+            && held.would_grow(class)
+            && let Some(richer) = ARENAS.richer_than(arena)
+        {
+            drop(held);
+            self.crowd.go_for_memory(self.move_to(richer));
+            return self.refill(class);
+        }
         // SAFETY: the guard holds the lock.
         let got = unsafe { held.take_blocks(class, self.blocks_wanted(class)) };
         self.in_transit.set(got.head);
