@@ -72,16 +72,10 @@ impl Inner {
         let is_slab = align == GRANULE && pages.is_multiple_of(GRANULE / PAGE);
         // SAFETY: the lock is held.
         unsafe {
-            let is_warm = |(start, _)| chunk::kind(start) == 0;
-            let found = self.bins.find(pages, align, false);
-            let from_others = is_slab && !found.is_some_and(is_warm) && !self.has_warm_top(pages);
-            if from_others && let Some(run) = self.borrow_run(pages, true) {
-                return Some(run);
-            }
-            let at_hand = match found {
-                Some(place) => Some(self.take_from_bins(pages, place)),
-                None => self.take_from_top(pages, align),
-            };
+            let warm = if is_slab { self.take_warm(pages) } else { None };
+            let at_hand = warm
+                .or_else(|| self.take_from_bins(pages, align, false))
+                .or_else(|| self.take_from_top(pages, align));
             self.decay.note(self.dirty_pages());
             if at_hand.is_some() || !grows {
                 return at_hand;
@@ -97,18 +91,32 @@ impl Inner {
         }
     }
 
-    /// Whether `pages` pages of the top were touched.
-    fn has_warm_top(&self, pages: usize) -> bool {
-        self.heap.spare_bytes() >= pages * PAGE
+    /// A run for a slab of pages that were touched before, of this arena, else of another one: fresh
+    /// memory comes last.
+    unsafe fn take_warm(&mut self, pages: usize) -> Option<Run> {
+        // SAFETY: the lock is held.
+        unsafe {
+            let own = self.take_from_bins(pages, GRANULE, true);
+            if own.is_some() {
+                return own;
+            }
+            if self.heap.spare_bytes() >= pages * PAGE {
+                return self.take_from_top(pages, GRANULE);
+            }
+            self.borrow_run(pages, true)
+        }
     }
 
-    /// Takes `pages` pages of a free chunk: its start, and where in it they begin.
-    ///
-    /// # Safety
-    /// The arena's lock is held; the bins have found the place.
-    unsafe fn take_from_bins(&mut self, pages: usize, (start, at): (usize, usize)) -> Run {
-        // SAFETY: the caller's contract: a chunk of these bins that is large enough.
+    /// Takes pages of a free chunk, or of a dirty one if `only_dirty`.
+    unsafe fn take_from_bins(
+        &mut self,
+        pages: usize,
+        align: usize,
+        only_dirty: bool,
+    ) -> Option<Run> {
+        // SAFETY: the lock is held; `find` names a chunk of these bins that is large enough.
         unsafe {
+            let (start, at) = self.bins.find(pages, align, only_dirty)?;
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
             let zero = flags & CHUNK_ZERO;
             let before = (at - start) / PAGE;
@@ -120,7 +128,7 @@ impl Inner {
                 self.bins.insert(at + pages * PAGE, after, epoch, zero);
             }
             let flags = if before == 0 { flags } else { zero };
-            Run { start: at, pages, flags, home: self.id }
+            Some(Run { start: at, pages, flags, home: self.id })
         }
     }
 
@@ -153,8 +161,7 @@ impl Inner {
             // SAFETY: the other arena's lock is held by the guard. Only tried, never waited
             // for: two arenas' locks have no order.
             unsafe {
-                let place = other.bins.find(pages, GRANULE, only_dirty)?;
-                let run = other.take_from_bins(pages, place);
+                let run = other.take_from_bins(pages, GRANULE, only_dirty)?;
                 let dirty = other.dirty_pages();
                 other.decay.note(dirty);
                 Some(run)
