@@ -364,18 +364,18 @@ impl Arena {
     /// `head` is a null-terminated list of blocks of this arena, the caller's to give.
     pub unsafe fn give(&self, head: *mut Block) {
         // SAFETY: the caller's contract.
-        unsafe { self.give_under(self.try_lock(), head) }
+        unsafe { self.give_under(self.try_lock().as_mut(), head) }
     }
 
     /// Takes blocks back under the lock that was asked for, or onto the remote list without it.
     ///
     /// # Safety
     /// As for [`Arena::give`]; the guard is this arena's.
-    pub unsafe fn give_under(&self, held: Option<Guard<'_>>, head: *mut Block) {
+    pub unsafe fn give_under(&self, held: Option<&mut Guard<'_>>, head: *mut Block) {
         // SAFETY: the caller's contract.
         unsafe {
             match held {
-                Some(mut held) => held.give_blocks(head, usize::MAX),
+                Some(held) => held.give_blocks(head, usize::MAX),
                 None => self.give_remotely(head),
             }
         }

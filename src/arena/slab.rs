@@ -139,7 +139,7 @@ pub unsafe fn is_block(address: usize, class: Class) -> bool {
     // SAFETY: the caller's contract. While a block of the slab is in use, start and class stay,
     // and so does that its page is carved.
     unsafe {
-        let start = slab_start(address);
+        let start = slab_of(address, class);
         let slab = page_map::desc(start).cast::<Slab>();
         let page = (address - start) / PAGE;
         match size_class::block_index(address - start, class) {

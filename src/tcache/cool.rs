@@ -138,6 +138,6 @@ impl Tcache {
         self.send_pending();
         let arena = self.arena();
         // SAFETY: the cache's blocks are its arena's.
-        self.flush(|head, _| unsafe { arena.give_under(arena.lock_open(), head) });
+        self.flush(|head, _| unsafe { arena.give_under(arena.lock_open().as_mut(), head) });
     }
 }

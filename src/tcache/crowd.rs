@@ -23,7 +23,7 @@ const SLEPT: u32 = 4;
 /// whether to follow those that it trades with.
 const TRADE: usize = 2048;
 
-/// Bytes that a thread may leave behind in its arena to follow others.
+/// Bytes that a thread may leave behind in its arena to follow others, or for short waits.
 const LEFT_BEHIND: usize = 1024 * 1024;
 
 /// What a thread remembers of its uses of its arena's lock, and of its trade with other arenas.

@@ -80,12 +80,7 @@ impl Tcache {
             classes &= classes - 1;
             if !bin.head.is_null() {
                 // SAFETY: the bin is a list of this thread's own blocks of its arena.
-                unsafe {
-                    match &mut held {
-                        Some(held) => held.give_blocks(bin.head, bin.count),
-                        None => arena.give_remotely(bin.head),
-                    }
-                }
+                unsafe { arena.give_under(held.as_mut(), bin.head) };
             }
         }
     }
@@ -124,9 +119,9 @@ impl Tcache {
 
     /// Gives a list of blocks to their slabs.
     pub(super) fn give_home(&self, magazine: Chain) {
-        let held = self.lock_to_give();
+        let mut held = self.lock_to_give();
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-        unsafe { self.arena().give_under(held, magazine.head) };
+        unsafe { self.arena().give_under(held.as_mut(), magazine.head) };
     }
 
     /// The lock of the thread's arena, if it is to be had, with what came home taken.
