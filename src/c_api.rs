@@ -32,10 +32,14 @@ pub fn malloc(bytes: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 fn malloc_slow(bytes: usize) -> *mut u8 {
-    if PERTURB.load(Relaxed) != 0 {
-        return served(malloc::malloc_slow(bytes), bytes);
-    }
-    malloc::malloc_slow(bytes)
+    if PERTURB.load(Relaxed) != 0 { malloc_filled(bytes) } else { malloc::malloc_slow(bytes) }
+}
+
+/// Apart from [`malloc_slow`], which then has nothing to do after the call.
+#[cold]
+#[inline(never)]
+fn malloc_filled(bytes: usize) -> *mut u8 {
+    served(malloc::malloc_slow(bytes), bytes)
 }
 
 /// What a slow path hands out: filled if `M_PERTURB` asks for that.

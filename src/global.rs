@@ -3,7 +3,7 @@
 use crate::config::{self, HugePages, Key, Origin, Program};
 use crate::malloc;
 use crate::purge;
-use crate::size_class::{self, Class, MAX_SMALL, MIN_ALIGN};
+use crate::size_class::{MAX_TABLE, MIN_ALIGN};
 use core::alloc::{GlobalAlloc, Layout};
 
 /// The allocator.
@@ -153,16 +153,10 @@ impl Arenite {
     /// The slow way, which also puts built-in settings in force: the fast paths know nothing of
     /// them.
     #[inline(always)]
-    fn refill(&self, class: Class) -> *mut u8 {
+    fn alloc_slow(&self, bytes: usize) -> *mut u8 {
         self.program.put_in_force();
-        malloc::refill_and_take(class)
+        malloc::malloc_slow(bytes)
     }
-}
-
-/// Whether the layout is one that a class serves, whose sized free needs no look-up.
-#[inline(always)]
-const fn is_plain(layout: &Layout) -> bool {
-    layout.size() <= MAX_SMALL && layout.align() <= MIN_ALIGN
 }
 
 // SAFETY: blocks hold the layout's size at its alignment, are disjoint, and stay until freed;
@@ -170,29 +164,25 @@ const fn is_plain(layout: &Layout) -> bool {
 unsafe impl GlobalAlloc for Arenite {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if is_plain(&layout) {
-            malloc::malloc_class_or(size_class::of(layout.size()), |class| self.refill(class))
+        if layout.align() <= MIN_ALIGN {
+            malloc::malloc_known_or(layout.size(), |bytes| self.alloc_slow(bytes))
         } else {
             self.program.put_in_force();
             malloc::malloc_aligned(layout.size(), layout.align())
         }
     }
 
+    /// The window tells the class in fewer instructions than a layout that is not known when the program
+    /// is compiled, and as few as one that is.
     #[inline]
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract: the block came from `alloc` with this layout.
-        unsafe {
-            if is_plain(&layout) {
-                malloc::free_class(block, size_class::of(layout.size()));
-            } else {
-                malloc::free(block);
-            }
-        }
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        // SAFETY: the caller's contract: the block came from `alloc`.
+        unsafe { malloc::free(block) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if !is_plain(&layout) {
+        if layout.size() > MAX_TABLE || layout.align() > MIN_ALIGN {
             self.program.put_in_force();
             return malloc::calloc_aligned(layout.size(), layout.align());
         }
@@ -209,6 +199,12 @@ unsafe impl GlobalAlloc for Arenite {
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's contract.
-        unsafe { malloc::realloc(block, new_size, layout.align()) }
+        unsafe {
+            if layout.align() <= MIN_ALIGN && layout.size().max(new_size) <= MAX_TABLE {
+                malloc::realloc_known(block, layout.size(), new_size)
+            } else {
+                malloc::realloc(block, new_size, layout.align())
+            }
+        }
     }
 }

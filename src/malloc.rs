@@ -16,10 +16,10 @@ use crate::purge;
 use crate::purger;
 use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_LENT, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
 use crate::sync::block::{Block, Chain};
-use crate::tcache::{ROOM_UNIT, State, Tcache};
+use crate::tcache::{ROOM_UNIT, State, Tcache, bin_of_size};
 use crate::thread;
 use crate::tls;
-use crate::window::{self, WINDOW_PAGES, bin_offset};
+use crate::window::{self, BIN_BYTES, WINDOW_PAGES, bin_offset};
 use core::ptr;
 
 /// A block of at least `bytes`, aligned to 16; null when there is no memory.
@@ -32,29 +32,45 @@ pub fn malloc(bytes: usize) -> *mut u8 {
 #[inline(always)]
 pub fn malloc_or(bytes: usize, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
     if bytes <= MAX_TABLE {
-        // SAFETY: the word always points at a cache; the index is at most MAX_TABLE / 16.
-        let bin = unsafe { Tcache::bin_for(tls::get(), (bytes + 15) >> 4) };
-        let block = Tcache::pop(bin);
+        let tcache = tls::get();
+        // SAFETY: the word always points at a cache; the size is in the table.
+        let block = unsafe { take(tcache, Tcache::bin_of_any_size(tcache, bytes)) };
         if !block.is_null() {
-            return block.cast();
+            return block;
         }
     }
     slow(bytes)
 }
 
-/// A block of `class`, which a caller with a `Layout` knows without a table.
+/// As [`malloc_or`], for callers of which many know the size when they are compiled.
 #[inline(always)]
-pub fn malloc_class(class: Class) -> *mut u8 {
-    malloc_class_or(class, refill_and_take)
+pub fn malloc_known_or(bytes: usize, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
+    if bytes <= MAX_TABLE {
+        // SAFETY: the word always points at a cache.
+        let block = unsafe { take(tls::get(), bin_of_size(bytes)) };
+        if !block.is_null() {
+            return block;
+        }
+    }
+    slow(bytes)
 }
 
-/// As [`malloc_class`], with the caller's own way out of the fast path.
+/// A block of the bin at a byte offset; null if there is none.
+///
+/// # Safety
+/// The cache is the thread's, or constant; the offset is one of a bin.
 #[inline(always)]
-pub fn malloc_class_or(class: Class, slow: impl FnOnce(Class) -> *mut u8) -> *mut u8 {
-    // SAFETY: the word always points at a cache; the offset is that of the class's bin.
-    let bin = unsafe { Tcache::bin_at(tls::get(), bin_offset(class)) };
-    let block = Tcache::pop(bin);
-    if block.is_null() { slow(class) } else { block.cast() }
+unsafe fn take(tcache: *mut Tcache, bin: usize) -> *mut u8 {
+    // SAFETY: the caller's contract.
+    Tcache::pop(unsafe { Tcache::bin_at(tcache, bin) }).cast()
+}
+
+/// A block of `class`.
+#[inline(always)]
+fn malloc_class(class: Class) -> *mut u8 {
+    // SAFETY: the word always points at a cache.
+    let block = unsafe { take(tls::get(), bin_offset(class)) };
+    if block.is_null() { refill_and_take(class) } else { block }
 }
 
 /// What [`malloc`] does when its bin is empty, and for requests above the table.
@@ -66,7 +82,7 @@ pub fn malloc_slow(bytes: usize) -> *mut u8 {
     } else if bytes > MAX_TABLE {
         malloc_class(size_class::of_above_table(bytes))
     } else {
-        refill_and_take(size_class::of(bytes))
+        refill_and_take(bin_of_size(bytes) / BIN_BYTES)
     }
 }
 
@@ -247,11 +263,11 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
         let page = window::index_of(block.addr(), (*tcache).window_base.get());
         if page < WINDOW_PAGES {
             let window = (*tcache).window.get();
-            let bin = Tcache::bin_at(tcache, window::entry(window, page));
-            let offset = block.addr() as u32 & (GRANULE as u32 - 1);
-            if offset.wrapping_mul(bin.reciprocal.get()) < bin.room.get()
+            let bin = window::entry(window, page);
+            if Tcache::has_room_for(tcache, bin, block.addr() as u32 & (GRANULE as u32 - 1))
                 && Block::mark(block.cast()) != window.addr()
             {
+                let bin = Tcache::bin_at(tcache, bin);
                 return Tcache::push(bin, block.cast(), window.addr());
             }
         }
@@ -263,38 +279,12 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
 ///
 /// # Safety
 /// The cache is the thread's.
-#[inline(always)]
+#[inline]
 unsafe fn window_entry(tcache: *mut Tcache, address: usize) -> usize {
     // SAFETY: the caller's contract; a window has so many entries.
     unsafe {
         let page = window::index_of(address, (*tcache).window_base.get());
         if page < WINDOW_PAGES { window::entry((*tcache).window.get(), page) } else { 0 }
-    }
-}
-
-/// Takes a block of `class` back from a caller whose `Layout` says so.
-///
-/// # Safety
-/// As for [`free`], and the block was asked for with a size of that class.
-#[inline(always)]
-pub unsafe fn free_class(block: *mut u8, class: Class) {
-    // SAFETY: as in `free`; the window or the page map says that the block is of the class that
-    // the layout names, which it need not be: a larger class may have served it.
-    unsafe {
-        let tcache = tls::get();
-        let is_of_class = if window::shows(class) {
-            window::is_of_class(window_entry(tcache, block.addr()), class)
-        } else {
-            page_map::owner(block.addr()) == Owner::new((*tcache).arena_id(), class as u16)
-        };
-        if is_of_class {
-            let window = (*tcache).window.get();
-            let bin = Tcache::bin_at(tcache, bin_offset(class));
-            if bin.room.get() != 0 && Block::mark(block.cast()) != window.addr() {
-                return Tcache::push(bin, block.cast(), window.addr());
-            }
-        }
-        free_slow(block);
     }
 }
 
@@ -572,8 +562,7 @@ pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
         let old = usable_size(block, Misuse::InvalidRealloc);
         let owner = page_map::owner(block.addr());
         if page_map::class_of(owner) != 0 {
-            // In place unless it grows beyond the block or would leave most of it unused.
-            if bytes <= old && (bytes > old / 2 || old <= 64) {
+            if stays_in_place(bytes, old) {
                 return block;
             }
         } else if owner.kind() == KIND_LARGE {
@@ -598,6 +587,35 @@ pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
         free(block);
         new
     }
+}
+
+/// As [`realloc`], where both sizes are at most [`MAX_TABLE`] and the old one is the caller's to know: for
+/// alignments up to [`MIN_ALIGN`].
+///
+/// # Safety
+/// As for [`realloc`], and the block was asked for with `old` bytes.
+#[inline(never)]
+pub unsafe fn realloc_known(block: *mut u8, old: usize, bytes: usize) -> *mut u8 {
+    if bin_of_size(old) == bin_of_size(bytes) || stays_in_place(bytes, old) {
+        return block;
+    }
+    let new = malloc(bytes);
+    if new.is_null() {
+        return if bytes <= old { block } else { new };
+    }
+    // SAFETY: the caller's contract; both blocks hold what is copied.
+    unsafe {
+        ptr::copy_nonoverlapping(block, new, old.min(bytes));
+        free(block);
+    }
+    new
+}
+
+/// Whether a block of a class with `old` bytes serves `bytes` as well: unless they need more, or would
+/// leave most of it unused.
+#[inline]
+fn stays_in_place(bytes: usize, old: usize) -> bool {
+    bytes <= old && (bytes > old / 2 || old <= 64)
 }
 
 /// # Safety

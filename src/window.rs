@@ -15,7 +15,7 @@ use crate::heap::MAPPED;
 use crate::heap::reach::REACH_BYTES;
 use crate::os::{self, PAGE};
 use crate::page_map::MAX_ARENAS;
-use crate::size_class::{self, CLASS_PLACES, Class, GRANULE, MAX_ONE_GRANULE, PerClass};
+use crate::size_class::{self, CLASS_PLACES, CLASSES, Class, GRANULE, MAX_ONE_GRANULE, PerClass};
 use crate::sync::block::Block;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicUsize};
@@ -28,27 +28,17 @@ pub const fn bin_offset(class: Class) -> usize {
     class * BIN_BYTES
 }
 
-/// Largest block size whose slabs the window shows. Beyond, their many granules would take a kilobyte
-/// more of each thread cache, three of which lie in every process that loads the library.
-const MAX_SHOWN: usize = 8 * 1024;
-
-/// Whether the window shows slabs of `class`.
-#[inline(always)]
-pub const fn shows(class: Class) -> bool {
-    size_class::size(class) <= MAX_SHOWN
-}
-
 /// The smallest class whose slabs have several granules.
 const FIRST_OF_SEVERAL: Class = size_class::of(MAX_ONE_GRANULE) + 1;
 
-/// Granules of slabs of several granules, one slab of each class that is shown.
-const PLACES: usize = FIRST_PLACES.at(size_class::of(MAX_SHOWN) + 1) as usize;
+/// Granules of slabs of several granules, one slab of each class.
+const PLACES: usize = FIRST_PLACES.at(CLASSES) as usize;
 
 /// The first granule of a slab of each such class, among [`PLACES`].
 const FIRST_PLACES: PerClass<u8> = {
     let mut first = [0; CLASS_PLACES];
     let mut class = FIRST_OF_SEVERAL;
-    while shows(class) {
+    while class < CLASSES {
         first[class + 1] = first[class] + (size_class::slab_bytes(class) / GRANULE) as u8;
         class += 1;
     }
@@ -57,28 +47,17 @@ const FIRST_PLACES: PerClass<u8> = {
 
 /// Bytes from the start of a thread cache to where it is zero …
 pub const NO_ROOM: usize = bin_offset(CLASS_PLACES);
-/// … and how many they are. Each place has its entry: the offset of a bin in here, which overlaps
-/// the next one's.
-pub const NO_ROOM_BYTES: usize = PLACES * PLACE_BYTES + BIN_BYTES;
-const PLACE_BYTES: usize = 8;
+/// … and how many they are. Each byte but the last ones is a place, and its entry the offset of what
+/// reads as a bin without room, whatever its alignment.
+pub const NO_ROOM_BYTES: usize = (PLACES + BIN_BYTES).next_multiple_of(size_of::<u64>());
 
-/// What the window says of a page, `offset` bytes from the start of its slab of `class`; 0 if that is
-/// not shown.
+/// What the window says of a page, `offset` bytes from the start of its slab of `class`.
 pub const fn entry_of(class: Class, offset: usize) -> usize {
     if size_class::slab_bytes(class) == GRANULE {
         bin_offset(class)
-    } else if !shows(class) {
-        0
     } else {
-        NO_ROOM + PLACE_BYTES * (FIRST_PLACES.at(class) as usize + offset / GRANULE)
+        NO_ROOM + FIRST_PLACES.at(class) as usize + offset / GRANULE
     }
-}
-
-/// Whether an entry is one of pages of a slab of `class`.
-#[inline(always)]
-pub const fn is_of_class(entry: usize, class: Class) -> bool {
-    let granules = size_class::slab_bytes(class) / GRANULE;
-    shows(class) && entry.wrapping_sub(entry_of(class, 0)) <= PLACE_BYTES * (granules - 1)
 }
 
 /// The class of the slab whose pages have this entry, and how many bytes from the slab's start the
@@ -100,7 +79,7 @@ pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
     if entry < NO_ROOM {
         return (entry != 0).then_some((entry / BIN_BYTES, 0));
     }
-    let (class, granule) = TABLE.get((entry - NO_ROOM) / PLACE_BYTES)?;
+    let (class, granule) = TABLE.get(entry - NO_ROOM)?;
     Some((usize::from(*class), usize::from(*granule) * GRANULE))
 }
 
@@ -273,23 +252,15 @@ pub unsafe fn entry(entries: *const AtomicU16, index: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::size_class::CLASSES;
 
     #[test]
     fn entries_tell_class_and_granule() {
         for class in 1..CLASSES {
             for offset in (0..size_class::slab_bytes(class)).step_by(PAGE) {
                 let entry = entry_of(class, offset);
-                if !shows(class) {
-                    assert_eq!(entry, 0);
-                    continue;
-                }
                 let several = size_class::size(class) > MAX_ONE_GRANULE;
                 assert_eq!(granule_of(entry), Some((class, offset & !(GRANULE - 1))));
                 assert!(entry + BIN_BYTES <= NO_ROOM + if several { NO_ROOM_BYTES } else { 0 });
-                for other in 1..CLASSES {
-                    assert_eq!(is_of_class(entry, other), other == class, "{class} {other}");
-                }
             }
         }
         assert_eq!(granule_of(0), None);

@@ -119,9 +119,6 @@ pub(super) fn false_start(class: Class) -> Option<usize> {
 
 /// Lets the window show the pages, whose blocks are carved.
 unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>) {
-    if !window::shows(class) {
-        return;
-    }
     if let Some(rest) = false_start(class)
         && pages.contains(&(rest / PAGE))
     {

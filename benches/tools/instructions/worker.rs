@@ -76,10 +76,11 @@ pub fn run(job: &[String]) {
     match path.as_str() {
         "loop" => job.run(allocator, &Nothing),
         "rust" => for_each_allocator!(run_if_named, &mut job),
-        "c" if workload == "sized" => match free_sized(c"free_sized") {
-            Some(free) => job.run(allocator, &CSized(free)),
-            None => {}
-        },
+        "c" if workload == "sized" => {
+            if let Some(free) = free_sized(c"free_sized") {
+                job.run(allocator, &CSized(free));
+            }
+        }
         "c" => job.run(allocator, &C),
         _ => {}
     }
