@@ -13,6 +13,7 @@
 use crate::arena::purge::Search;
 use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, STEPS};
 use crate::config;
+use crate::heap::MAPPED;
 use crate::limit;
 use crate::os::{self, PAGE};
 use crate::page_map;
@@ -92,6 +93,7 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
         arena.cool_depot(&mut held);
         Tcache::cool_parked(&mut held);
         drop(held);
+        cool_magazines(arena);
         freed += cool_slabs(arena, STEPS as u8, usize::MAX);
         let surplus = arena.lock_open().map_or(0, |held| held.surplus(kept)).min(left);
         let bytes = purge(arena, surplus, usize::MAX, &[STEPS as u16, STEPS as u16 / 2, 1, 0]);
@@ -99,6 +101,15 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
         freed += bytes;
     }
     freed
+}
+
+/// Gives the magazines of idle classes home that lie beside the depot, a few at a time.
+fn cool_magazines(arena: &Arena) {
+    let mut next = Some(1);
+    while let Some(class) = next {
+        // SAFETY: the lock is held.
+        next = arena.lock_open().and_then(|mut held| unsafe { held.give_idle_magazines(class) });
+    }
 }
 
 /// Gives the free pages back of at most about `slabs` slabs that were not touched for `age` epochs;
@@ -192,6 +203,8 @@ pub fn after_fork() {
 /// bytes at the top of each arena's newest heap. What other threads have in their bins stays with
 /// them. The bytes given back.
 pub fn trim(pad: usize) -> usize {
+    let held = || MAPPED.brk.get() + MAPPED.mmap.get();
+    let before = held();
     // SAFETY: the word always points at a cache; a live one is this thread's.
     let cache = unsafe { &*tls::get() };
     if cache.state() == State::Live {
@@ -206,7 +219,8 @@ pub fn trim(pad: usize) -> usize {
         freed += cool_slabs(arena, 0, slabs);
         freed += purge_all(arena, pad);
     }
-    freed
+    // Blocks on their way home may have lowered the break already.
+    freed.max(before.saturating_sub(held()))
 }
 
 /// Gives the blocks that wait in an arena's lists back to their slabs, a magazine at a time.
@@ -217,6 +231,8 @@ fn empty(arena: &Arena) {
             arena.give_depot_magazine(&mut held, class);
         }
     }
+    // SAFETY: the lock is held.
+    while arena.lock_open().is_some_and(|mut held| unsafe { held.give_most_magazines() }) {}
     for _ in Tcache::all() {
         let Some(mut held) = arena.lock_open() else { return };
         arena.drain(&mut held);

@@ -112,7 +112,7 @@ pub fn collect() -> Stats {
     }
     for (class, (figures, &out)) in stats.classes.iter_mut().zip(&out).enumerate().skip(1) {
         figures.size = size_class::size(class);
-        figures.cached = Tcache::all().map(|cache| cache.count(class)).sum::<usize>()
+        figures.cached += Tcache::all().map(|cache| cache.count(class)).sum::<usize>()
             + ARENAS.iter().map(|arena| arena.depot_count(class)).sum::<usize>();
         figures.in_use = out.saturating_sub(figures.cached);
         stats.in_use_blocks += figures.in_use;
@@ -136,6 +136,7 @@ impl Stats {
             *out += state.out;
             figures.slabs += state.slabs as usize;
             figures.refilled += state.refilled;
+            figures.cached += state.magazines.blocks;
         }
         self.in_use_blocks += inner.large_blocks;
         self.in_use_bytes += inner.large_bytes;

@@ -114,6 +114,12 @@ fn double_free_among_live_blocks() {
 }
 
 #[test]
+fn double_free_of_a_block_in_a_magazine() {
+    let sizes = [48, 64, 112, 256, 1024, 2048, 4096, 8192];
+    all_abort(&[DOUBLE_FREE], sizes.iter().map(|size| variant("in_a_magazine", size, 0)));
+}
+
+#[test]
 fn double_free_from_another_thread() {
     in_all_sizes(&[DOUBLE_FREE], "from_another_thread");
 }

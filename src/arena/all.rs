@@ -41,6 +41,8 @@ static OTHERS: [AtomicPtr<Arena>; MAX_ARENAS] =
 
 /// The process's arenas.
 pub static ARENAS: Arenas = Arenas { main: Arena::new(0), count: AtomicUsize::new(1) };
+/// What an arena begins as: copied, since the stack of a thread may be smaller than it.
+static FRESH: Arena = Arena::new(0);
 
 impl Arenas {
     /// The main arena.
@@ -146,7 +148,8 @@ impl Arenas {
         window::of(id as u16).open();
         // SAFETY: new memory of the right size, unknown to other threads until the store.
         unsafe {
-            place.write(Arena::new(id as u16));
+            place.copy_from_nonoverlapping(&FRESH, 1);
+            (*place).set_id(id as u16);
             OTHERS.get(id)?.store(place, Release);
             Some(&*place)
         }

@@ -72,6 +72,14 @@ impl Decay {
         })
     }
 
+    /// Takes note that `pages` more are free, and were all the time, in blocks that nobody used.
+    pub fn were_free(&mut self, pages: usize) {
+        let pages = u32::try_from(pages).unwrap_or(u32::MAX);
+        for low in &mut self.low {
+            *low = low.saturating_add(pages);
+        }
+    }
+
     /// Takes note that `pages` of the free ones were given back.
     pub fn purged(&mut self, pages: usize) {
         let pages = u32::try_from(pages).unwrap_or(u32::MAX);

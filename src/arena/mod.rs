@@ -7,6 +7,7 @@
 mod all;
 pub mod chunk;
 mod decay;
+mod magazines;
 pub mod pages;
 pub mod purge;
 pub mod slab;
@@ -72,6 +73,8 @@ pub struct Inner {
     decay: Decay,
     /// Bytes of free blocks in slabs that were not looked through for pages to give back.
     warm_free_bytes: usize,
+    /// Bytes of the magazines that lie in no slot of the depot.
+    magazine_bytes: usize,
     /// Caches of ended threads, with what they hold: the first of a list that the caches link.
     pub parked: *mut Parked,
     /// Times that a cache was parked or taken.
@@ -104,6 +107,7 @@ impl Inner {
             stamp: 0,
             decay: Decay::new(),
             warm_free_bytes: 0,
+            magazine_bytes: 0,
             parked: core::ptr::null_mut(),
             parked_uses: 0,
             parked_idle: IdleEpochs::NONE,
@@ -146,7 +150,7 @@ pub struct Arena {
     purgeable: AtomicUsize,
     /// What [`Inner::bytes_in_use`] was then …
     in_use: AtomicUsize,
-    /// … and the bytes of dirty chunks.
+    /// … and the bytes of dirty chunks and magazines.
     dirty: AtomicUsize,
     /// The bytes that were counted against the process's limits. Written under the lock.
     counted: AtomicUsize,
@@ -193,7 +197,8 @@ impl Drop for Guard<'_> {
         // Relaxed: an estimate, which orders nothing.
         self.arena.purgeable.store(self.purgeable_bytes(), Relaxed);
         self.arena.in_use.store(self.bytes_in_use(), Relaxed);
-        self.arena.dirty.store(self.bins.dirty_pages() * os::PAGE, Relaxed);
+        let dirty = self.bins.dirty_pages() * os::PAGE + self.magazine_bytes;
+        self.arena.dirty.store(dirty, Relaxed);
         if limit::is_set() {
             let now = self.committed_bytes();
             limit::note(self.arena.counted.load(Relaxed), now);
@@ -222,6 +227,12 @@ impl Arena {
             attach: Attach::new(),
             depot: PerClass([const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASS_PLACES]),
         }
+    }
+
+    /// Gives a new arena its number.
+    fn set_id(&mut self, id: u16) {
+        self.id = id;
+        self.inner.get_mut().id = id;
     }
 
     /// Its number; 0 is the main arena.
@@ -456,7 +467,7 @@ impl Arena {
         self.in_use.load(Relaxed)
     }
 
-    /// Bytes of its free chunks that may hold memory, about.
+    /// Bytes of its free chunks that may hold memory, and of its magazines, about.
     pub fn dirty_bytes(&self) -> usize {
         self.dirty.load(Relaxed)
     }

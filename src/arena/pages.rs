@@ -74,6 +74,7 @@ impl Inner {
         unsafe {
             let warm = if is_slab { self.take_warm(pages) } else { None };
             let at_hand = warm
+                .or_else(|| self.take_from_magazines(pages, align))
                 .or_else(|| self.take_from_bins(pages, align, false))
                 .or_else(|| self.take_from_top(pages, align));
             self.decay.note(self.dirty_pages());
@@ -104,6 +105,29 @@ impl Inner {
                 return self.take_from_top(pages, GRANULE);
             }
             self.borrow_run(pages, true)
+        }
+    }
+
+    /// Takes a run of pages that become free when full magazines go home, rather than fresh ones.
+    #[inline]
+    unsafe fn take_from_magazines(&mut self, pages: usize, align: usize) -> Option<Run> {
+        if self.magazine_bytes < pages * PAGE || self.heap.spare_bytes() >= pages * PAGE {
+            return None;
+        }
+        // SAFETY: the lock is held.
+        unsafe {
+            loop {
+                let run = self.take_from_bins(pages, align, true);
+                if run.is_some() {
+                    return run;
+                }
+                if self.heap.spare_bytes() >= pages * PAGE {
+                    return self.take_from_top(pages, align);
+                }
+                if !self.give_most_magazines() {
+                    return None;
+                }
+            }
         }
     }
 
@@ -161,7 +185,9 @@ impl Inner {
             // SAFETY: the other arena's lock is held by the guard. Only tried, never waited
             // for: two arenas' locks have no order.
             unsafe {
-                let run = other.take_from_bins(pages, GRANULE, only_dirty)?;
+                let run = other
+                    .take_from_bins(pages, GRANULE, only_dirty)
+                    .or_else(|| other.take_from_magazines(pages, GRANULE))?;
                 let dirty = other.dirty_pages();
                 other.decay.note(dirty);
                 Some(run)

@@ -38,10 +38,10 @@ impl Inner {
         self.bins.dirty_pages() + self.heap.spare_bytes() / PAGE
     }
 
-    /// Bytes that could be given back, about: dirty pages, and free blocks of slabs that were not
-    /// looked through.
+    /// Bytes that could be given back, about: dirty pages, magazines, and free blocks of slabs that
+    /// were not looked through.
     pub fn purgeable_bytes(&self) -> usize {
-        self.dirty_pages() * PAGE + self.warm_free_bytes
+        self.dirty_pages() * PAGE + self.warm_free_bytes + self.magazine_bytes
     }
 
     /// Bytes of the arena that may hold memory of the machine.
@@ -129,6 +129,24 @@ impl Inner {
         }
     }
 
+    /// Gives some magazines home of the first class from `class` on that was not refilled for the decay
+    /// time; that class, or `None` when there is none.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn give_idle_magazines(&mut self, class: Class) -> Option<Class> {
+        let idle = |&class: &Class| {
+            let state = self.class(class);
+            state.magazines.blocks > 0 && state.idle.epochs as usize >= STEPS
+        };
+        let class = (class..CLASSES).find(idle)?;
+        let before = self.dirty_pages();
+        // SAFETY: the caller's contract.
+        unsafe { self.give_magazines(class) };
+        self.decay.were_free(self.dirty_pages().saturating_sub(before));
+        Some(class)
+    }
+
     /// Takes a run of [`Inner::take_dirty`] back; whether its memory is gone.
     ///
     /// # Safety
@@ -171,16 +189,17 @@ impl Inner {
 
 impl Arena {
     /// Gives magazines of the depot back to the slabs whose class was not refilled for the decay
-    /// time, one per class. Called once per epoch.
+    /// time, one per class; those of such classes that lie beside the depot are [`Inner::give_idle_magazines`]'s.
+    /// Called once per epoch.
     ///
     /// Exchanges in the depot alone do not count as use: a class that lives by them gets its
     /// magazines anew from the slabs once per decay time.
     pub fn cool_depot(&self, held: &mut Guard<'_>) {
         for class in 1..CLASSES {
-            if self.depot_count(class) == 0 {
+            let state = held.class_mut(class);
+            if state.magazines.blocks == 0 && self.depot_count(class) == 0 {
                 continue;
             }
-            let state = held.class_mut(class);
             if state.idle.tick(state.refilled as u32) >= STEPS {
                 self.give_depot_magazine(held, class);
             }

@@ -5,6 +5,7 @@
 //! carved yet, or whose page was dropped (`slab_pages.rs`), are in no list; every other block is
 //! with the program, in a cache on its way, or on the slab's free list.
 
+use super::magazines::Magazines;
 use super::{IdleEpochs, Inner, slab_pages};
 use crate::check::invariant;
 use crate::os::PAGE;
@@ -72,7 +73,9 @@ pub struct ClassState {
     pub refilled: u64,
     /// Bytes of requests of this class that larger classes served.
     lent: u32,
-    /// How long the class was not refilled while the depot held magazines of it.
+    /// Full magazines that the depot has no slots for.
+    pub magazines: Magazines,
+    /// How long the class was not refilled while depot or arena held magazines of it.
     pub(super) idle: IdleEpochs,
 }
 
@@ -94,6 +97,7 @@ impl ClassState {
         out: 0,
         refilled: 0,
         lent: 0,
+        magazines: Magazines::NONE,
         idle: IdleEpochs::NONE,
     };
 }
@@ -156,7 +160,8 @@ impl Inner {
     /// Whether fresh memory would be touched for blocks of `class`.
     pub fn would_grow(&self, class: Class) -> bool {
         let ClassState { first, bare, .. } = *self.class(class);
-        first == 0 && bare == 0 && self.dirty_pages() < size_class::slab_bytes(class) / PAGE
+        let at_hand = self.dirty_pages() * PAGE + self.magazine_bytes;
+        first == 0 && bare == 0 && at_hand < size_class::slab_bytes(class)
     }
 
     /// Blocks of `class` for a thread, at least one unless memory is out, at most `want`: freed
@@ -269,66 +274,80 @@ impl Inner {
         mut keep: impl FnMut(*mut Block, Class) -> bool,
     ) {
         // Blocks in a row are often of one slab, and mostly of one class.
-        let (mut granule, mut class, mut slab) = (0, 0, core::ptr::null_mut());
-        let mut count = 0;
-        for _ in 0..limit {
-            if head.is_null() {
-                break;
+        let (mut class, mut count) = (0, 0);
+        let mut left = limit;
+        while left > 0 && !head.is_null() {
+            let other = page_map::class_of(page_map::owner(head.addr()));
+            if other != class {
+                self.count_back(class, core::mem::take(&mut count));
+                class = other;
             }
-            let next;
             // SAFETY: the list's blocks are the caller's to give.
             unsafe {
-                next = Block::next(head);
-                if head.addr() & !(GRANULE - 1) != granule {
-                    let owner = page_map::owner(head.addr());
-                    let other = page_map::class_of(owner);
-                    if other != class {
-                        self.count_back(class, core::mem::take(&mut count));
-                        class = other;
-                    }
-                    granule = 0;
-                    if class != 0 {
-                        granule = head.addr() & !(GRANULE - 1);
-                        slab = page_map::desc(slab_of(head.addr(), class)).cast::<Slab>();
-                    }
-                }
                 if class == 0 {
+                    let next = Block::next(head);
                     self.give_large(head.addr());
-                } else if !keep(head, class) {
-                    count += 1;
-                    if self.give_block(head, class, slab) {
-                        self.count_back(class, core::mem::take(&mut count));
-                        self.slab_is_unused(class, slab_of(head.addr(), class), slab);
-                        granule = 0;
-                    }
+                    head = next;
+                    left -= 1;
+                    continue;
+                }
+                let start = slab_of(head.addr(), class);
+                let slab = page_map::desc(start).cast::<Slab>();
+                let given = self.give_row(&mut head, &mut left, class, slab, &mut keep);
+                count += usize::from(given);
+                if given > 0 && Self::is_unused(slab) {
+                    self.count_back(class, core::mem::take(&mut count));
+                    self.slab_is_unused(class, start, slab);
                 }
             }
-            head = next;
         }
         self.count_back(class, count);
     }
 
-    /// Puts a block on the free list of its slab, for the caller to count; whether no block of the
-    /// slab is out now.
+    /// Puts the blocks at the head of a list of at most `left` that lie in one granule on the free list
+    /// of their slab, for the caller to count; how many.
     ///
     /// # Safety
-    /// As for [`Inner::give_blocks`]; the slab is the block's, of `class`.
+    /// As for [`Inner::give_blocks`]; the slab is the first block's, of `class`.
     #[inline(always)]
-    unsafe fn give_block(&mut self, block: *mut Block, class: Class, slab: *mut Slab) -> bool {
+    unsafe fn give_row(
+        &mut self,
+        head: &mut *mut Block,
+        left: &mut usize,
+        class: Class,
+        slab: *mut Slab,
+        keep: &mut impl FnMut(*mut Block, Class) -> bool,
+    ) -> u16 {
         // SAFETY: the caller's contract.
         unsafe {
-            if (*slab).list != List::Warm {
-                self.warm(class, slab_of(block.addr(), class), slab);
+            let granule = head.addr() & !(GRANULE - 1);
+            let (mut free, mut given) = ((*slab).free, 0);
+            loop {
+                let next = Block::next(*head);
+                if !keep(*head, class) {
+                    Block::set_next(*head, free);
+                    free = *head;
+                    given += 1;
+                }
+                *head = next;
+                *left -= 1;
+                if *left == 0 || next.addr() & !(GRANULE - 1) != granule {
+                    break;
+                }
             }
-            Block::set_next(block, (*slab).free);
-            (*slab).free = block;
-            (*slab).free_count += 1;
-            (*slab).epoch = self.stamp;
-            invariant(
-                (*slab).free_count <= (*slab).carved.load(Relaxed),
-                "a slab got more blocks back than it gave out",
-            );
-            Self::is_unused(slab)
+            if given > 0 {
+                if (*slab).list != List::Warm {
+                    self.warm(class, slab_start(free.addr()), slab);
+                }
+                (*slab).free = free;
+                (*slab).free_count += given;
+                (*slab).epoch = self.stamp;
+                invariant(
+                    (*slab).free_count <= (*slab).carved.load(Relaxed),
+                    "a slab got more blocks back than it gave out",
+                );
+            }
+            given
         }
     }
 

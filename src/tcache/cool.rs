@@ -77,6 +77,7 @@ impl Tcache {
         for class in (1..CLASSES).filter(|class| used >> class & 1 == 0) {
             self.give_spare(class);
             self.refills[class].set(0);
+            self.patience[class].set(0);
         }
     }
 

@@ -172,6 +172,7 @@ impl Tcache {
         }
         self.thread.set(os::thread_number());
         self.refills.0.iter().for_each(|refills| refills.set(0));
+        self.patience.0.iter().for_each(|patience| patience.set(0));
         self.crowd.begin();
         self.go_on_in(arena);
         self.state.set(State::Live);

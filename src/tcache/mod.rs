@@ -105,8 +105,10 @@ pub struct Tcache {
     spares: PerClass<DepotSlot>,
     /// Places of each bin when it is empty.
     places: PerClass<Cell<u16>>,
-    /// Per class, magazines in a row that found the depot full; up to [`surplus::PROBED`].
+    /// Per class, magazines in a row that found the depot full; up to [`surplus::PROBED`] …
     overflows: PerClass<Cell<u8>>,
+    /// … and how often that was taken for more than it was.
+    patience: PerClass<Cell<u8>>,
     /// Bit n: class n is [`surplus::PROBED`].
     only_frees: Cell<u64>,
     /// Per class, how often it was refilled from slabs; up to [`SLOW_START`].
@@ -169,6 +171,7 @@ impl Tcache {
             spares: PerClass([const { DepotSlot::new() }; CLASS_PLACES]),
             places: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             overflows: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
+            patience: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             only_frees: Cell::new(0),
             refills: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             pending: [const {
@@ -343,6 +346,13 @@ impl Tcache {
         };
         arena.drain_unless(&mut held, |block, class| self.keep_drained(block, class));
         if !self.bin(class).head.get().is_null() {
+            return true;
+        }
+        // SAFETY: the guard holds the lock.
+        if let Some(full) = unsafe { held.take_magazine(class) } {
+            self.in_transit.set(full.head);
+            drop(held);
+            self.fill(class, full.head, full.count);
             return true;
         }
         // Who trades has blocks everywhere anyway: it goes where memory is free, rather than touch more.

@@ -32,7 +32,9 @@ impl Tcache {
             return true;
         }
         // SAFETY: a slab lies there, of the arena whose lock is held.
-        if unsafe { held.slab_holds(block) } || owner.depot_holds(&mut held, class, block) {
+        if unsafe { held.slab_holds(block) || held.magazines_hold(class, block) }
+            || owner.depot_holds(&mut held, class, block)
+        {
             return true;
         }
         Self::all().any(|cache| {

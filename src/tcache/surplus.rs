@@ -6,15 +6,20 @@ use crate::size_class::Class;
 use crate::sync::block::Chain;
 
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
-/// only frees, and nobody needs them: it keeps no spare magazine then …
-const ONLY_FREES: u8 = 8;
+/// only frees, and nobody needs them …
+const MANY: u8 = 8;
 /// (one of more than so many blocks counts as several) …
 const MANY_BLOCKS: usize = 128;
+/// … unless it was wrong before: each time doubles the number, up to this often.
+const MOST_PATIENCE: u8 = 4;
+/// The thread keeps no spare magazine then …
+const ONLY_FREES: u8 = PROBED - 2;
 /// … puts one small magazine into the depot, to see whether somebody takes it, …
-const PROBE_IS_DUE: u8 = ONLY_FREES + 1;
+const PROBE_IS_DUE: u8 = PROBED - 1;
 /// … and has a small bin. What lies in bins and depot after a burst stays there, and each block may
 /// keep a page, or a slab, of its own.
-pub(super) const PROBED: u8 = ONLY_FREES + 2;
+pub(super) const PROBED: u8 = u8::MAX;
+const _: () = assert!(MANY << MOST_PATIENCE < ONLY_FREES);
 /// Blocks of the small magazine.
 const PROBE_BLOCKS: usize = 2;
 /// Places of a small bin, if few classes have one …
@@ -38,6 +43,12 @@ impl Tcache {
                 while let Some(magazine) = self.spare(class).take().or_else(depot) {
                     self.give_home(magazine);
                 }
+                while let Some(mut held) = self.lock_to_give() {
+                    // SAFETY: the lock is held.
+                    if !unsafe { held.give_magazines(class) } {
+                        break;
+                    }
+                }
                 self.give_home(self.empty_bin(class, PROBE_BLOCKS));
             }
             PROBE_IS_DUE => {
@@ -60,8 +71,11 @@ impl Tcache {
     /// Takes note that the thread has a use for blocks of `class`.
     #[inline]
     pub(super) fn begin_to_keep(&self, class: Class) {
-        self.overflows[class].set(0);
-        self.only_frees.set(self.only_frees.get() & !(1 << class));
+        if self.overflows[class].replace(0) >= ONLY_FREES {
+            self.only_frees.set(self.only_frees.get() & !(1 << class));
+            let patience = &self.patience[class];
+            patience.set((patience.get() + 1).min(MOST_PATIENCE));
+        }
     }
 
     fn small_places(&self, class: Class) -> usize {
@@ -100,21 +114,30 @@ impl Tcache {
         }
     }
 
-    /// Gives a magazine away: to the depot, or to the slabs.
+    /// Gives a magazine away: to the depot, to the arena, or to the slabs.
     ///
     /// It is not named in `in_transit` any more: a child must not take back what another thread
     /// has taken from the depot already. A fork at the very instant loses it.
     fn retire(&self, class: Class, magazine: Chain) {
         let overflows = &self.overflows[class];
-        // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-        match unsafe { self.arena().depot_put(class, magazine) } {
-            Ok(()) => overflows.set(0),
-            Err(magazine) => {
-                let many = (magazine_capacity(class) / MANY_BLOCKS).max(1) as u8;
-                overflows.set((overflows.get() + many).min(ONLY_FREES));
-                self.give_home(magazine);
+        // SAFETY: the magazine is a list of so many of this thread's own blocks of its arena.
+        let Err(magazine) = (unsafe { self.arena().depot_put(class, magazine) }) else {
+            return overflows.set(0);
+        };
+        let mut held = self.lock_to_give();
+        // SAFETY: as above; a guard holds the arena's lock.
+        unsafe {
+            let kept = match &mut held {
+                Some(held) => held.put_magazine(class, magazine),
+                None => Err(magazine),
+            };
+            if let Err(magazine) = kept {
+                self.arena().give_under(held.as_mut(), magazine.head);
             }
         }
+        let count = overflows.get() + (magazine_capacity(class) / MANY_BLOCKS).max(1) as u8;
+        let many = MANY << self.patience[class].get();
+        overflows.set(if count < many { count } else { ONLY_FREES });
     }
 
     /// Gives a list of blocks to their slabs.

@@ -88,6 +88,19 @@ static void among_live(int argc, char **argv) {
     bad_free(many[COUNT / 2]);
 }
 
+/* The blocks lie in full magazines, of 16 KiB each: in the bin and beside it, in
+ * four slots of the depot, and what is between them with the arena. */
+static void in_a_magazine(int argc, char **argv) {
+    (void)argc, (void)argv;
+    static void *many[10 * 16384 / 48];
+    size_t magazine = 16384 / size;
+    for (size_t i = 0; i < 8 * magazine + magazine / 2; i++)
+        many[i] = allocates(NULL);
+    for (size_t i = 0; i < 8 * magazine + magazine / 2; i++)
+        free(many[i]);
+    bad_free(many[5 * magazine]);
+}
+
 /* The other thread is there before the block is: what starting it allocates
  * could get the freed block, whose second free would then be a good one. */
 static pthread_barrier_t both;
@@ -435,6 +448,7 @@ static const struct mode modes[] = {
     {"with_another_between", with_another_between},
     {"after_many_others", after_many_others},
     {"among_live", among_live},
+    {"in_a_magazine", in_a_magazine},
     {"from_another_thread", from_another_thread},
     {"of_a_gone_threads_block", of_a_gone_threads_block},
     {"first_by_a_gone_thread", first_by_a_gone_thread},

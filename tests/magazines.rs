@@ -1,0 +1,89 @@
+//! Full magazines beyond the depot's slots: what a burst frees is kept for the next one, unless
+//! something else needs it.
+
+use arenite::{Arenite, stats};
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+static ARENITE: Arenite = Arenite::new();
+
+/// The figures are the process's, and each test's own.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).expect("a valid layout")
+}
+
+fn allocate(bytes: usize, size: usize) -> Vec<*mut u8> {
+    // SAFETY: the layout is not empty.
+    (0..bytes / size).map(|_| unsafe { ARENITE.alloc(layout(size)) }).collect()
+}
+
+fn free(blocks: Vec<*mut u8>, size: usize) {
+    // SAFETY: allocated with this layout, and used by nobody.
+    blocks.into_iter().for_each(|block| unsafe { ARENITE.dealloc(block, layout(size)) });
+}
+
+/// Slabs, and bytes of cached blocks, of the class with blocks of `size` bytes.
+fn figures(size: usize) -> (usize, usize) {
+    let classes = stats::collect().classes;
+    let class = classes.iter().find(|class| class.size == size).expect("a class");
+    (class.slabs, class.cached * size)
+}
+
+/// Bytes of a burst: more than the depot holds.
+const BURST: usize = 512 * 1024;
+
+/// Bursts until the thread has learned that it needs again what it frees.
+fn bursts(size: usize) {
+    (0..8).for_each(|_| free(allocate(BURST, size), size));
+}
+
+#[test]
+fn what_a_burst_freed_is_kept_for_the_next_one() {
+    let _alone = alone();
+    for size in [32, 64, 256, 2048, 16 * 1024] {
+        bursts(size);
+        let (slabs, cached) = figures(size);
+        assert!(cached >= BURST, "{cached} bytes of blocks of {size} bytes are cached");
+        let again = allocate(BURST, size);
+        assert_eq!(figures(size).0, slabs, "slabs of {size} bytes");
+        free(again, size);
+        assert!(ARENITE.trim() > 0);
+        let (_, cached) = figures(size);
+        assert_eq!(cached, 0, "bytes of blocks of {size} bytes after a trim");
+    }
+}
+
+#[test]
+fn another_class_gets_what_a_burst_freed_before_fresh_memory() {
+    let _alone = alone();
+    bursts(96);
+    let (before, _) = figures(96);
+    let others = allocate(BURST, 1024);
+    let (after, _) = figures(96);
+    assert!(after < before / 2, "{after} slabs of {before} are left");
+    free(others, 1024);
+    ARENITE.trim();
+}
+
+#[test]
+fn what_a_burst_freed_goes_home_when_nobody_wants_it() {
+    let _alone = alone();
+    ARENITE.set_decay_ms(50);
+    bursts(80);
+    let begin = Instant::now();
+    // Slow paths of other classes see to it where no helper runs.
+    while figures(80).1 > BURST / 2 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{} bytes are left", figures(80).1);
+        sleep(Duration::from_millis(5));
+        free(allocate(BURST, 4096), 4096);
+    }
+    ARENITE.set_decay_ms(1000);
+}
