@@ -2,8 +2,9 @@
 
 use crate::config::{self, HugePages, Key, Origin, Program};
 use crate::malloc;
+use crate::os::PAGE;
 use crate::purge;
-use crate::size_class::{MAX_TABLE, MIN_ALIGN};
+use crate::size_class::{self, MAX_TABLE, MIN_ALIGN};
 use core::alloc::{GlobalAlloc, Layout};
 
 /// The allocator.
@@ -157,6 +158,13 @@ impl Arenite {
         self.program.put_in_force();
         malloc::malloc_slow(bytes)
     }
+
+    /// The same, for an alignment that not every block has.
+    #[inline(always)]
+    fn alloc_aligned(&self, layout: Layout) -> *mut u8 {
+        self.program.put_in_force();
+        malloc::malloc_aligned(layout.size(), layout.align())
+    }
 }
 
 // SAFETY: blocks hold the layout's size at its alignment, are disjoint, and stay until freed;
@@ -166,9 +174,13 @@ unsafe impl GlobalAlloc for Arenite {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= MIN_ALIGN {
             malloc::malloc_known_or(layout.size(), |bytes| self.alloc_slow(bytes))
+        } else if layout.align() <= PAGE {
+            // A block of a larger class, which serves it at the start of a program, is aligned as well:
+            // its size is a power of two, or it is pages.
+            let bytes = size_class::aligned(layout.size(), layout.align());
+            malloc::malloc_known_or(bytes, |_| self.alloc_aligned(layout))
         } else {
-            self.program.put_in_force();
-            malloc::malloc_aligned(layout.size(), layout.align())
+            self.alloc_aligned(layout)
         }
     }
 

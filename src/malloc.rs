@@ -14,7 +14,7 @@ use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState};
 use crate::purge;
 use crate::purger;
-use crate::size_class::{self, CLASSES, Class, GRANULE, MAX_LENT, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
+use crate::size_class::{self, Class, GRANULE, MAX_LENT, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
 use crate::sync::block::{Block, Chain};
 use crate::tcache::{ROOM_UNIT, State, Tcache, bin_of_size};
 use crate::thread;
@@ -495,14 +495,13 @@ pub fn malloc_aligned(bytes: usize, align: usize) -> *mut u8 {
         return malloc(bytes);
     }
     if bytes <= MAX_SMALL && align <= GRANULE {
-        // A slab starts at a multiple of the granule, so that a class whose size is a multiple
-        // of the alignment has aligned blocks only.
-        if let Some(class) = aligned_class(bytes, align) {
-            let block = malloc_class(class);
+        let bytes = size_class::aligned(bytes.max(1), align);
+        if bytes <= MAX_SMALL {
+            let block = malloc(bytes);
             if block.addr() & (align - 1) == 0 {
                 return block;
             }
-            // A larger class served it, which need not be aligned.
+            // At the start of a program pages may have served it, for an alignment beyond theirs.
             // SAFETY: the block was made just now.
             unsafe { free(block) };
         }
@@ -511,11 +510,6 @@ pub fn malloc_aligned(bytes: usize, align: usize) -> *mut u8 {
         return or_enomem(ptr::null_mut());
     }
     allocate_large(bytes.max(1), align.max(PAGE)).0
-}
-
-fn aligned_class(bytes: usize, align: usize) -> Option<Class> {
-    let first = size_class::of(bytes.max(align).min(MAX_SMALL));
-    (first..CLASSES).find(|&class| size_class::size(class) & (align - 1) == 0)
 }
 
 /// A zeroed block of at least `bytes`; null when there is no memory. Memory that is known to be

@@ -157,6 +157,14 @@ pub const fn of_above_table(bytes: usize) -> Class {
     if index < CLASSES_OF.len() { CLASSES_OF[index] as Class } else { CLASSES - 1 }
 }
 
+/// Bytes to ask for, so that the class that serves them has only blocks at multiples of `align`, a power of
+/// two of at most [`GRANULE`]: the next multiple of it. Sizes of classes are multiples of the steps between
+/// them, which are powers of two: of `align` if that is no larger, and else every multiple of `align` is one.
+#[inline(always)]
+pub const fn aligned(bytes: usize, align: usize) -> usize {
+    (bytes + align - 1) & !(align - 1)
+}
+
 /// Bytes of one slab of `class`: a granule, doubled until it holds 8 blocks.
 pub const fn slab_bytes(class: Class) -> usize {
     let need = 8 * size(class);
@@ -223,6 +231,18 @@ mod tests {
             assert!(bytes <= MAX_TABLE || of_above_table(bytes) == class, "{bytes}");
         }
         assert_eq!(size(CLASSES - 1), MAX_SMALL);
+    }
+
+    #[test]
+    fn classes_of_aligned_requests_have_aligned_blocks_only() {
+        for align in (4..=GRANULE.ilog2()).map(|log| 1 << log) {
+            for bytes in 1..=MAX_SMALL {
+                let aligned = aligned(bytes, align);
+                assert!(aligned >= bytes && aligned - bytes < align);
+                // Slabs begin at multiples of the granule.
+                assert!(aligned > MAX_SMALL || size(of(aligned)).is_multiple_of(align), "{bytes}");
+            }
+        }
     }
 
     #[test]
