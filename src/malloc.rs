@@ -3,12 +3,14 @@
 //! The two hot functions are [`malloc`] and [`free`]. Each has one way out on the fast path and
 //! one cold call.
 
-use crate::arena::pages::{is_huge, is_mapped};
+mod large;
+mod realloc;
+
+pub use realloc::{realloc, realloc_known};
+
 use crate::arena::slab::is_block;
-use crate::arena::{ARENAS, Arena, Guard};
+use crate::arena::{ARENAS, Guard};
 use crate::check::{Misuse, misuse};
-use crate::config::MMAP_THRESHOLD_MAX;
-use crate::heap::MAPPED;
 use crate::huge;
 use crate::os::{self, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, KIND_LARGE, Owner, PageState};
@@ -21,6 +23,7 @@ use crate::thread;
 use crate::tls;
 use crate::window::{self, BIN_BYTES, WINDOW_PAGES, bin_offset};
 use core::ptr;
+use large::{allocate_large, free_large, is_large};
 
 /// A block of at least `bytes`, aligned to 16; null when there is no memory.
 #[inline(always)]
@@ -166,76 +169,6 @@ fn take_one(mut held: Guard<'_>, class: Class) -> Option<*mut u8> {
         Block::set_mark(got.head, 0);
         Some(got.head.cast())
     }
-}
-
-/// Alignments up to here do not count in whether a request gets a mapping of its own: the mmap
-/// threshold learns from the sizes of the blocks that are freed, which do not tell them.
-const MAX_GAP: usize = 256 * 1024;
-
-/// A run of pages, or a mapping of its own; and whether it is zero.
-#[cold]
-#[inline(never)]
-fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
-    if bytes > isize::MAX as usize - PAGE {
-        return (or_enomem(ptr::null_mut()), false);
-    }
-    purger::poll();
-    // A large alignment costs a gap in the heap, which stays of use up to some size.
-    let gap = if align > MAX_GAP { align } else { 0 };
-    // What would be a mapping is served from free memory at hand as well, as glibc does: that is
-    // touched already, and needs no call.
-    let grows = !is_mapped(bytes.saturating_add(gap));
-    if (grows || bytes <= MMAP_THRESHOLD_MAX)
-        && let Some((address, zero)) = take_large(bytes, align, grows)
-    {
-        return (ptr::with_exposed_provenance_mut(address), zero);
-    }
-    let block = huge::allocate(bytes, align);
-    if block.is_null() { find_free_large(bytes, align) } else { (block, true) }
-}
-
-/// A mapping of its own: its address, and that it is zero.
-fn mapping(bytes: usize, align: usize) -> Option<(usize, bool)> {
-    let block = huge::allocate(bytes, align);
-    (!block.is_null()).then(|| (block.expose_provenance(), true))
-}
-
-/// What the kernel does not give: from free memory of any arena, or from what that gives back.
-#[cold]
-fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
-    // SAFETY: the lock is held.
-    let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align, true) };
-    let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
-    let found = find().or_else(|| {
-        // More than there is at all is not found by giving back and trying again.
-        if bytes > MAPPED.brk.get() + MAPPED.mmap.get() {
-            return None;
-        }
-        // What is purged has coalesced.
-        purge::find_after_trim(|| find().or_else(|| mapping(bytes, align)))
-    });
-    match found {
-        Some((address, zero)) => (ptr::with_exposed_provenance_mut(address), zero),
-        None => (or_enomem(ptr::null_mut()), false),
-    }
-}
-
-/// A run of pages from the thread's arena, or from any that can be locked; only from memory that
-/// it has if not `grows`.
-fn take_large(bytes: usize, align: usize, grows: bool) -> Option<(usize, bool)> {
-    let cache = thread::start();
-    let own = if cache.is_null() {
-        ARENAS.main().lock_open()
-    } else {
-        // SAFETY: the cache is this thread's.
-        unsafe { (*cache).lock_arena() }
-    };
-    let mut held = match own {
-        Some(held) => held,
-        None => ARENAS.iter_open().find_map(Arena::try_lock)?,
-    };
-    // SAFETY: the lock is held.
-    unsafe { held.take_large(bytes, align, grows) }
 }
 
 /// Takes a block back. Null is ignored.
@@ -413,42 +346,6 @@ unsafe fn free_directly(block: *mut Block, owner: u16) {
     }
 }
 
-/// # Safety
-/// The page map says that the granule is one of runs; the block is the caller's to give.
-unsafe fn free_large(block: *mut Block, owner: Owner) {
-    let address = block.addr();
-    let Some(arena) = ARENAS.get(owner.arena()) else { return };
-    // SAFETY: covered, as the page map says; the lock is held where it must be.
-    unsafe {
-        if !address.is_multiple_of(PAGE) || !page_map::claim_large(address) {
-            invalid(address, Misuse::InvalidFree);
-        }
-        // A thread waits for its own arena only.
-        let cache = tls::get();
-        let is_own = (*cache).state() != State::Live || (*cache).arena_id() == owner.arena();
-        match if is_own { arena.lock_open() } else { arena.try_lock() } {
-            Some(mut held) => {
-                held.give_large(address);
-                drop(held);
-                purger::poll();
-            }
-            None => {
-                let bytes = (*page_map::desc(address)).pages as usize * PAGE;
-                let mut chain = Chain::EMPTY;
-                chain.push(block);
-                arena.send(chain, bytes, (*cache).arena_id());
-            }
-        }
-    }
-}
-
-/// # Safety
-/// The page map says that the granule is one of runs.
-unsafe fn is_large(address: usize) -> bool {
-    // SAFETY: covered.
-    address.is_multiple_of(PAGE) && unsafe { page_map::state(address) } == PageState::Large
-}
-
 /// Ends the process: no block in use starts at `address`.
 fn invalid(address: usize, kind: Misuse) -> ! {
     let desc = page_map::try_desc(address);
@@ -542,89 +439,6 @@ fn clear_unless(zero: bool, block: *mut u8, bytes: usize) -> *mut u8 {
         unsafe { block.write_bytes(0, bytes) };
     }
     block
-}
-
-/// Makes the block hold `bytes`: in place where it fits, by the kernel's page tables for huge
-/// blocks, else by a copy. Null when there is no memory; the block is then as it was.
-///
-/// # Safety
-/// The block is in use by the caller, who uses only the returned one afterwards. Its alignment
-/// is kept when it moves only up to `align`.
-pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let old = usable_size(block, Misuse::InvalidRealloc);
-        let owner = page_map::owner(block.addr());
-        if page_map::class_of(owner) != 0 {
-            if stays_in_place(bytes, old) {
-                return block;
-            }
-        } else if owner.kind() == KIND_LARGE {
-            // Pages that serve a small request at the start of a program stay, as a block of a
-            // class does.
-            let stays = bytes <= MAX_SMALL && bytes <= old && old - bytes < PAGE.max(old / 2);
-            if stays || resize_large(block.addr(), owner, bytes, old) {
-                return block;
-            }
-        } else if is_huge(bytes) {
-            let moved = huge::resize(block.addr(), bytes, align <= PAGE);
-            if !moved.is_null() {
-                return moved;
-            }
-        }
-        let new = malloc_aligned(bytes, align);
-        if new.is_null() {
-            // A block that shrinks can stay.
-            return if bytes <= old { block } else { new };
-        }
-        ptr::copy_nonoverlapping(block, new, old.min(bytes));
-        free(block);
-        new
-    }
-}
-
-/// As [`realloc`], where both sizes are at most [`MAX_TABLE`] and the old one is the caller's to know: for
-/// alignments up to [`MIN_ALIGN`].
-///
-/// # Safety
-/// As for [`realloc`], and the block was asked for with `old` bytes.
-#[inline(never)]
-pub unsafe fn realloc_known(block: *mut u8, old: usize, bytes: usize) -> *mut u8 {
-    if bin_of_size(old) == bin_of_size(bytes) || stays_in_place(bytes, old) {
-        return block;
-    }
-    let new = malloc(bytes);
-    if new.is_null() {
-        return if bytes <= old { block } else { new };
-    }
-    // SAFETY: the caller's contract; both blocks hold what is copied.
-    unsafe {
-        ptr::copy_nonoverlapping(block, new, old.min(bytes));
-        free(block);
-    }
-    new
-}
-
-/// Whether a block of a class with `old` bytes serves `bytes` as well: unless they need more, or would
-/// leave most of it unused.
-#[inline]
-fn stays_in_place(bytes: usize, old: usize) -> bool {
-    bytes <= old && (bytes > old / 2 || old <= 64)
-}
-
-/// # Safety
-/// A large block starts at the address.
-unsafe fn resize_large(address: usize, owner: Owner, bytes: usize, old: usize) -> bool {
-    if bytes <= MAX_SMALL || bytes > isize::MAX as usize - PAGE {
-        return false;
-    }
-    let pages = bytes.div_ceil(PAGE);
-    if pages * PAGE == old {
-        return true;
-    }
-    let Some(arena) = ARENAS.get(owner.arena()) else { return false };
-    // SAFETY: the caller's contract; the lock is held.
-    arena.lock_open().is_some_and(|mut held| unsafe { held.resize_run(address, pages) })
 }
 
 /// Sets `errno` to ENOMEM for a null block.

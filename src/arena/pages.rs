@@ -23,6 +23,9 @@ const MAX_TRIM_SLACK: usize = 64 * 1024 * 1024;
 /// Bytes of dirty chunks from which an arena lends of them to others that would touch fresh memory.
 const BORROW_FROM: usize = 256 * 1024;
 
+/// How often some magazines are given home for one run of pages: up to 2 MiB of them.
+const MAGAZINE_PIECES: usize = 16;
+
 /// A run of pages taken from the free ones. Its first descriptor says nothing yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
@@ -116,7 +119,7 @@ impl Inner {
         }
         // SAFETY: the lock is held.
         unsafe {
-            loop {
+            for _ in 0..MAGAZINE_PIECES {
                 let run = self.take_from_bins(pages, align, true);
                 if run.is_some() {
                     return run;
@@ -125,10 +128,11 @@ impl Inner {
                     return self.take_from_top(pages, align);
                 }
                 if !self.give_most_magazines() {
-                    return None;
+                    break;
                 }
             }
         }
+        None
     }
 
     /// Takes pages of a free chunk, or of a dirty one if `only_dirty`.

@@ -1,0 +1,140 @@
+//! Blocks above the largest class: runs of pages, and mappings of their own.
+
+use super::{invalid, or_enomem};
+use crate::arena::pages::is_mapped;
+use crate::arena::{ARENAS, Arena, Guard};
+use crate::check::Misuse;
+use crate::config::MMAP_THRESHOLD_MAX;
+use crate::heap::MAPPED;
+use crate::huge;
+use crate::os::PAGE;
+use crate::page_map::{self, Owner, PageState};
+use crate::purge;
+use crate::purger;
+use crate::size_class::MAX_SMALL;
+use crate::sync::block::{Block, Chain};
+use crate::tcache::State;
+use crate::thread;
+use crate::tls;
+use core::ptr;
+
+/// Alignments up to here do not count in whether a request gets a mapping of its own: the mmap
+/// threshold learns from the sizes of the blocks that are freed, which do not tell them.
+const MAX_GAP: usize = 256 * 1024;
+
+/// A run of pages, or a mapping of its own; and whether it is zero.
+#[cold]
+#[inline(never)]
+pub(super) fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
+    if bytes > isize::MAX as usize - PAGE {
+        return (or_enomem(ptr::null_mut()), false);
+    }
+    purger::poll();
+    // A large alignment costs a gap in the heap, which stays of use up to some size.
+    let gap = if align > MAX_GAP { align } else { 0 };
+    // What would be a mapping is served from free memory at hand as well, as glibc does: that is
+    // touched already, and needs no call.
+    let grows = !is_mapped(bytes.saturating_add(gap));
+    if (grows || bytes <= MMAP_THRESHOLD_MAX)
+        && let Some((address, zero)) = take_large(bytes, align, grows)
+    {
+        return (ptr::with_exposed_provenance_mut(address), zero);
+    }
+    let block = huge::allocate(bytes, align);
+    if block.is_null() { find_free_large(bytes, align) } else { (block, true) }
+}
+
+/// A mapping of its own: its address, and that it is zero.
+fn mapping(bytes: usize, align: usize) -> Option<(usize, bool)> {
+    let block = huge::allocate(bytes, align);
+    (!block.is_null()).then(|| (block.expose_provenance(), true))
+}
+
+/// What the kernel does not give: from free memory of any arena, or from what that gives back.
+#[cold]
+fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
+    // SAFETY: the lock is held.
+    let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align, true) };
+    let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
+    let found = find().or_else(|| {
+        // More than there is at all is not found by giving back and trying again.
+        if bytes > MAPPED.brk.get() + MAPPED.mmap.get() {
+            return None;
+        }
+        // What is purged has coalesced.
+        purge::find_after_trim(|| find().or_else(|| mapping(bytes, align)))
+    });
+    match found {
+        Some((address, zero)) => (ptr::with_exposed_provenance_mut(address), zero),
+        None => (or_enomem(ptr::null_mut()), false),
+    }
+}
+
+/// A run of pages from the thread's arena, or from any that can be locked; only from memory that
+/// it has if not `grows`.
+fn take_large(bytes: usize, align: usize, grows: bool) -> Option<(usize, bool)> {
+    let cache = thread::start();
+    let own = if cache.is_null() {
+        ARENAS.main().lock_open()
+    } else {
+        // SAFETY: the cache is this thread's.
+        unsafe { (*cache).lock_arena() }
+    };
+    let mut held = match own {
+        Some(held) => held,
+        None => ARENAS.iter_open().find_map(Arena::try_lock)?,
+    };
+    // SAFETY: the lock is held.
+    unsafe { held.take_large(bytes, align, grows) }
+}
+
+/// # Safety
+/// The page map says that the granule is one of runs; the block is the caller's to give.
+pub(super) unsafe fn free_large(block: *mut Block, owner: Owner) {
+    let address = block.addr();
+    let Some(arena) = ARENAS.get(owner.arena()) else { return };
+    // SAFETY: covered, as the page map says; the lock is held where it must be.
+    unsafe {
+        if !address.is_multiple_of(PAGE) || !page_map::claim_large(address) {
+            invalid(address, Misuse::InvalidFree);
+        }
+        // A thread waits for its own arena only.
+        let cache = tls::get();
+        let is_own = (*cache).state() != State::Live || (*cache).arena_id() == owner.arena();
+        match if is_own { arena.lock_open() } else { arena.try_lock() } {
+            Some(mut held) => {
+                held.give_large(address);
+                drop(held);
+                purger::poll();
+            }
+            None => {
+                let bytes = (*page_map::desc(address)).pages as usize * PAGE;
+                let mut chain = Chain::EMPTY;
+                chain.push(block);
+                arena.send(chain, bytes, (*cache).arena_id());
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The page map says that the granule is one of runs.
+pub(super) unsafe fn is_large(address: usize) -> bool {
+    // SAFETY: covered.
+    address.is_multiple_of(PAGE) && unsafe { page_map::state(address) } == PageState::Large
+}
+
+/// # Safety
+/// A large block starts at the address.
+pub(super) unsafe fn resize_large(address: usize, owner: Owner, bytes: usize, old: usize) -> bool {
+    if bytes <= MAX_SMALL || bytes > isize::MAX as usize - PAGE {
+        return false;
+    }
+    let pages = bytes.div_ceil(PAGE);
+    if pages * PAGE == old {
+        return true;
+    }
+    let Some(arena) = ARENAS.get(owner.arena()) else { return false };
+    // SAFETY: the caller's contract; the lock is held.
+    arena.lock_open().is_some_and(|mut held| unsafe { held.resize_run(address, pages) })
+}

@@ -1,0 +1,80 @@
+//! Blocks that change their size.
+
+use super::large::resize_large;
+use super::{free, malloc, malloc_aligned, usable_size};
+use crate::arena::pages::is_huge;
+use crate::check::Misuse;
+use crate::huge;
+use crate::os::PAGE;
+use crate::page_map::{self, KIND_LARGE};
+use crate::size_class::MAX_SMALL;
+use crate::tcache::bin_of_size;
+use core::ptr;
+
+/// Makes the block hold `bytes`: in place where it fits, by the kernel's page tables for huge
+/// blocks, else by a copy. Null when there is no memory; the block is then as it was.
+///
+/// # Safety
+/// The block is in use by the caller, who uses only the returned one afterwards. Its alignment
+/// is kept when it moves only up to `align`.
+pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let old = usable_size(block, Misuse::InvalidRealloc);
+        let owner = page_map::owner(block.addr());
+        if page_map::class_of(owner) != 0 {
+            if stays_in_place(bytes, old) {
+                return block;
+            }
+        } else if owner.kind() == KIND_LARGE {
+            // Pages that serve a small request at the start of a program stay, as a block of a
+            // class does.
+            let stays = bytes <= MAX_SMALL && bytes <= old && old - bytes < PAGE.max(old / 2);
+            if stays || resize_large(block.addr(), owner, bytes, old) {
+                return block;
+            }
+        } else if is_huge(bytes) {
+            let moved = huge::resize(block.addr(), bytes, align <= PAGE);
+            if !moved.is_null() {
+                return moved;
+            }
+        }
+        let new = malloc_aligned(bytes, align);
+        if new.is_null() {
+            // A block that shrinks can stay.
+            return if bytes <= old { block } else { new };
+        }
+        ptr::copy_nonoverlapping(block, new, old.min(bytes));
+        free(block);
+        new
+    }
+}
+
+/// As [`realloc`], where both sizes are at most [`MAX_TABLE`] and the old one is the caller's to know: for
+/// alignments up to [`MIN_ALIGN`].
+///
+/// # Safety
+/// As for [`realloc`], and the block was asked for with `old` bytes.
+#[inline(never)]
+pub unsafe fn realloc_known(block: *mut u8, old: usize, bytes: usize) -> *mut u8 {
+    if bin_of_size(old) == bin_of_size(bytes) || stays_in_place(bytes, old) {
+        return block;
+    }
+    let new = malloc(bytes);
+    if new.is_null() {
+        return if bytes <= old { block } else { new };
+    }
+    // SAFETY: the caller's contract; both blocks hold what is copied.
+    unsafe {
+        ptr::copy_nonoverlapping(block, new, old.min(bytes));
+        free(block);
+    }
+    new
+}
+
+/// Whether a block of a class with `old` bytes serves `bytes` as well: unless they need more, or would
+/// leave most of it unused.
+#[inline]
+fn stays_in_place(bytes: usize, old: usize) -> bool {
+    bytes <= old && (bytes > old / 2 || old <= 64)
+}
