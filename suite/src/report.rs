@@ -47,9 +47,10 @@ pub fn write(places: &Places, programs: &[Program]) -> Result<()> {
     for picture in &pictures.threads {
         writeln!(text, "![{}](plots/{})\n", picture.title, picture.file)?;
     }
-    if let Ok(table) = fs::read_to_string(places.target.join("suite/instructions.md")) {
-        writeln!(text, "## Instructions\n\n{}", table.trim())?;
-    }
+    writeln!(
+        text,
+        "## Instructions\n\nOf malloc and free: [INSTRUCTIONS.md](../benches/INSTRUCTIONS.md)."
+    )?;
     let file = folder.join("RESULTS.md");
     fs::write(&file, format!("{}\n", text.trim_end()))?;
     println!("{}", file.display());

@@ -18,6 +18,9 @@ struct Options {
     /// Writes the counts as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the table as a document
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// A folder whose lib*.so are preloaded one after the other
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
@@ -46,10 +49,16 @@ fn main() {
     }
     let rows = count::all(&options);
     print!("{}", output::markdown(&rows));
-    if let Some(path) = &options.json
-        && let Err(error) = output::write_json(path, options.pairs, &rows)
-    {
-        eprintln!("{}: {error}", path.display());
-        std::process::exit(1);
+    let written = [
+        (&options.json, output::write_json as fn(&_, _, &_) -> _),
+        (&options.markdown, output::write_markdown),
+    ];
+    for (path, write) in written {
+        if let Some(path) = path
+            && let Err(error) = write(path, options.pairs, &rows)
+        {
+            eprintln!("{}: {error}", path.display());
+            std::process::exit(1);
+        }
     }
 }

@@ -18,14 +18,40 @@ pub fn markdown(rows: &[Row]) -> String {
     }
     let mut text = format!("{table}\n");
     for row in rows {
-        for count in &row.counts {
-            if let Some(failure) = &count.failure {
-                text +=
-                    &format!("\n- {} {} {}: {failure}", row.path, row.allocator, count.workload);
-            }
+        for failure in failures(row) {
+            text += &format!("\n- {} {} {failure}", row.path, row.allocator);
         }
     }
     text + "\n"
+}
+
+/// Why an allocator has no counts: each reason once, with the workloads that it holds for.
+fn failures(row: &Row) -> Vec<String> {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    for count in &row.counts {
+        let Some(failure) = count.failure.as_deref() else { continue };
+        match found.iter_mut().find(|(reason, _)| *reason == failure) {
+            Some((_, workloads)) => workloads.push(count.workload),
+            None => found.push((failure, vec![count.workload])),
+        }
+    }
+    found
+        .iter()
+        .map(|(reason, workloads)| format!("({}): {reason}", workloads.join(", ")))
+        .collect()
+}
+
+/// Writes the table as a document of its own.
+pub fn write_markdown(path: &Path, pairs: u64, rows: &[Row]) -> io::Result<()> {
+    let text = format!(
+        "# Instructions of a pair of malloc and free\n\n\
+         Counted by callgrind over {pairs} pairs, without the loop's own; what the workloads are is in the\n\
+         [README](README.md#instructions), with the command that writes this file. A lower count is not yet\n\
+         less time. –: the allocator has no such function, or does not run under valgrind; Google's tcmalloc\n\
+         runs without its caches of CPUs there, since valgrind has no rseq(2).\n\n{}",
+        markdown(rows)
+    );
+    std::fs::write(path, text.trim_end().to_owned() + "\n")
 }
 
 fn cell(count: &Count) -> String {
