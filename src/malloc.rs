@@ -21,7 +21,7 @@ use crate::sync::block::{Block, Chain};
 use crate::tcache::{ROOM_UNIT, State, Tcache, bin_of_size};
 use crate::thread;
 use crate::tls;
-use crate::window::{self, BIN_BYTES, WINDOW_PAGES, bin_offset};
+use crate::window::{self, WINDOW_PAGES, bin_offset};
 use core::ptr;
 use large::{allocate_large, free_large, is_large};
 
@@ -34,23 +34,27 @@ pub fn malloc(bytes: usize) -> *mut u8 {
 /// As [`malloc`], with the caller's own way out of the fast path.
 #[inline(always)]
 pub fn malloc_or(bytes: usize, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
-    if bytes <= MAX_TABLE {
-        let tcache = tls::get();
-        // SAFETY: the word always points at a cache; the size is in the table.
-        let block = unsafe { take(tcache, Tcache::bin_of_any_size(tcache, bytes)) };
-        if !block.is_null() {
-            return block;
-        }
-    }
-    slow(bytes)
+    // SAFETY: the word always points at a cache; the closure is called for sizes in the table.
+    malloc_by(bytes, |tcache| unsafe { Tcache::bin_of_any_size(tcache, bytes) }, slow)
 }
 
 /// As [`malloc_or`], for callers of which many know the size when they are compiled.
 #[inline(always)]
 pub fn malloc_known_or(bytes: usize, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
+    malloc_by(bytes, |_| bin_of_size(bytes), slow)
+}
+
+/// A block of the bin whose offset `bin` tells for sizes of at most [`MAX_TABLE`].
+#[inline(always)]
+fn malloc_by(
+    bytes: usize,
+    bin: impl FnOnce(*mut Tcache) -> usize,
+    slow: impl FnOnce(usize) -> *mut u8,
+) -> *mut u8 {
     if bytes <= MAX_TABLE {
+        let tcache = tls::get();
         // SAFETY: the word always points at a cache.
-        let block = unsafe { take(tls::get(), bin_of_size(bytes)) };
+        let block = unsafe { take(tcache, bin(tcache)) };
         if !block.is_null() {
             return block;
         }
@@ -85,7 +89,7 @@ pub fn malloc_slow(bytes: usize) -> *mut u8 {
     } else if bytes > MAX_TABLE {
         malloc_class(size_class::of_above_table(bytes))
     } else {
-        refill_and_take(bin_of_size(bytes) / BIN_BYTES)
+        refill_and_take(size_class::of(bytes))
     }
 }
 

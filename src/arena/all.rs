@@ -41,6 +41,7 @@ static OTHERS: [AtomicPtr<Arena>; MAX_ARENAS] =
 
 /// The process's arenas.
 pub static ARENAS: Arenas = Arenas { main: Arena::new(0), count: AtomicUsize::new(1) };
+
 /// What an arena begins as: copied, since the stack of a thread may be smaller than it.
 static FRESH: Arena = Arena::new(0);
 

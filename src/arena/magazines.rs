@@ -5,6 +5,7 @@
 //! the arena would touch fresh memory for something else (`pages.rs`), and when their class is idle
 //! (`purge.rs`).
 
+use super::slab::ClassState;
 use super::{ARENAS, Inner};
 use crate::size_class::{self, CLASSES, Class};
 use crate::sync::block::{Block, Chain};
@@ -18,7 +19,7 @@ const LEAST: usize = 128 * 1024;
 const PART_IN_USE: usize = 64;
 
 /// Magazines that go home under the lock at once.
-pub const MAGAZINES_PIECE: usize = 8;
+const AT_ONCE: usize = 8;
 
 /// The first block of a magazine, with what links magazines behind what links blocks.
 #[repr(C)]
@@ -73,16 +74,16 @@ impl Inner {
         {
             return Err(magazine);
         }
-        let magazines = &mut self.class_mut(class).magazines;
+        let ClassState { magazines, idle, .. } = self.class_mut(class);
         // SAFETY: the block is the caller's, free, and large enough.
         let first = unsafe { &*magazine.head.cast::<First>() };
         first.next.set(magazines.first);
         first.count.set(magazine.count);
-        magazines.first = magazine.head;
         if magazines.blocks == 0 {
-            self.class_mut(class).idle.epochs = 0;
+            idle.epochs = 0;
         }
-        self.class_mut(class).magazines.blocks += magazine.count;
+        magazines.first = magazine.head;
+        magazines.blocks += magazine.count;
         self.magazine_bytes += bytes;
         Ok(())
     }
@@ -114,16 +115,16 @@ impl Inner {
     /// # Safety
     /// The arena's lock is held.
     pub unsafe fn give_magazines(&mut self, class: Class) -> bool {
-        // SAFETY: the caller's contract; a magazine is a list of so many blocks of this arena.
-        unsafe {
-            for left in (0..MAGAZINES_PIECE).rev() {
-                let Some(magazine) = self.pop_magazine(class) else {
-                    return left + 1 < MAGAZINES_PIECE;
-                };
+        let mut given = false;
+        for _ in 0..AT_ONCE {
+            // SAFETY: the caller's contract; a magazine is a list of so many blocks of this arena.
+            unsafe {
+                let Some(magazine) = self.pop_magazine(class) else { break };
                 self.give_cold_blocks(magazine.head, magazine.count);
             }
+            given = true;
         }
-        true
+        given
     }
 
     /// Gives some magazines home of the class that has most of them; false when there is none at all.

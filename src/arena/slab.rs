@@ -293,7 +293,7 @@ impl Inner {
                 }
                 let start = slab_of(head.addr(), class);
                 let slab = page_map::desc(start).cast::<Slab>();
-                let given = self.give_row(&mut head, &mut left, class, slab, &mut keep);
+                let given = self.give_row(&mut head, &mut left, class, start, &mut keep);
                 count += usize::from(given);
                 if given > 0 && Self::is_unused(slab) {
                     self.count_back(class, core::mem::take(&mut count));
@@ -308,18 +308,19 @@ impl Inner {
     /// of their slab, for the caller to count; how many.
     ///
     /// # Safety
-    /// As for [`Inner::give_blocks`]; the slab is the first block's, of `class`.
+    /// As for [`Inner::give_blocks`]; the slab at `start` is the first block's, of `class`.
     #[inline(always)]
     unsafe fn give_row(
         &mut self,
         head: &mut *mut Block,
         left: &mut usize,
         class: Class,
-        slab: *mut Slab,
+        start: usize,
         keep: &mut impl FnMut(*mut Block, Class) -> bool,
     ) -> u16 {
         // SAFETY: the caller's contract.
         unsafe {
+            let slab = page_map::desc(start).cast::<Slab>();
             let granule = head.addr() & !(GRANULE - 1);
             let (mut free, mut given) = ((*slab).free, 0);
             loop {
@@ -337,7 +338,7 @@ impl Inner {
             }
             if given > 0 {
                 if (*slab).list != List::Warm {
-                    self.warm(class, slab_start(free.addr()), slab);
+                    self.warm(class, start, slab);
                 }
                 (*slab).free = free;
                 (*slab).free_count += given;

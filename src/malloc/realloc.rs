@@ -39,19 +39,12 @@ pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
                 return moved;
             }
         }
-        let new = malloc_aligned(bytes, align);
-        if new.is_null() {
-            // A block that shrinks can stay.
-            return if bytes <= old { block } else { new };
-        }
-        ptr::copy_nonoverlapping(block, new, old.min(bytes));
-        free(block);
-        new
+        move_to(block, old, malloc_aligned(bytes, align), bytes)
     }
 }
 
-/// As [`realloc`], where both sizes are at most [`MAX_TABLE`] and the old one is the caller's to know: for
-/// alignments up to [`MIN_ALIGN`].
+/// As [`realloc`], where both sizes are at most [`MAX_TABLE`](crate::size_class::MAX_TABLE) and the caller
+/// knows the old one; for alignments of malloc's blocks.
 ///
 /// # Safety
 /// As for [`realloc`], and the block was asked for with `old` bytes.
@@ -60,11 +53,21 @@ pub unsafe fn realloc_known(block: *mut u8, old: usize, bytes: usize) -> *mut u8
     if bin_of_size(old) == bin_of_size(bytes) || stays_in_place(bytes, old) {
         return block;
     }
-    let new = malloc(bytes);
+    // SAFETY: the caller's contract.
+    unsafe { move_to(block, old, malloc(bytes), bytes) }
+}
+
+/// Moves a block of `old` bytes to a new one of `bytes`, if there was memory for that.
+///
+/// # Safety
+/// As for [`realloc`]; the blocks hold so many bytes.
+#[inline]
+unsafe fn move_to(block: *mut u8, old: usize, new: *mut u8, bytes: usize) -> *mut u8 {
     if new.is_null() {
+        // A block that shrinks can stay.
         return if bytes <= old { block } else { new };
     }
-    // SAFETY: the caller's contract; both blocks hold what is copied.
+    // SAFETY: the caller's contract.
     unsafe {
         ptr::copy_nonoverlapping(block, new, old.min(bytes));
         free(block);
