@@ -7,24 +7,29 @@ use crate::os;
 use core::fmt::Debug;
 
 /// A short text built on the stack. What does not fit is cut.
+///
+/// Of one size, and not inlined: most of its callers run once in a process or never, and every
+/// process has their code resident.
 #[derive(Debug)]
-pub struct Text<const N: usize> {
-    bytes: [u8; N],
+pub struct Text {
+    bytes: [u8; 1024],
     length: usize,
 }
 
-impl<const N: usize> Text<N> {
+impl Text {
     /// An empty text.
     pub const fn new() -> Self {
-        Self { bytes: [0; N], length: 0 }
+        Self { bytes: [0; 1024], length: 0 }
     }
 
     /// Appends `text`.
+    #[inline(never)]
     pub fn str(&mut self, text: &str) -> &mut Self {
         self.bytes(text.as_bytes())
     }
 
     /// Appends bytes.
+    #[inline(never)]
     pub fn bytes(&mut self, text: &[u8]) -> &mut Self {
         for &byte in text {
             self.byte(byte);
@@ -33,6 +38,7 @@ impl<const N: usize> Text<N> {
     }
 
     /// Appends one byte.
+    #[inline(never)]
     pub fn byte(&mut self, byte: u8) -> &mut Self {
         if let Some(place) = self.bytes.get_mut(self.length) {
             *place = byte;
@@ -42,6 +48,7 @@ impl<const N: usize> Text<N> {
     }
 
     /// Appends a number in the given base, 2 to 16.
+    #[inline(never)]
     fn digits(&mut self, mut value: u64, base: u64) -> &mut Self {
         let mut reversed = [0u8; 64];
         let mut used = 0;
@@ -78,7 +85,7 @@ impl<const N: usize> Text<N> {
     }
 }
 
-impl<const N: usize> Default for Text<N> {
+impl Default for Text {
     fn default() -> Self {
         Self::new()
     }
@@ -101,7 +108,7 @@ pub enum Misuse {
 #[cold]
 #[inline(never)]
 pub fn misuse(kind: Misuse, address: usize, block_bytes: usize) -> ! {
-    let mut line = Text::<192>::new();
+    let mut line = Text::new();
     line.str("arenite: ");
     line.str(match kind {
         Misuse::DoubleFree => "double free of ",
@@ -133,7 +140,7 @@ pub fn invariant(holds: bool, what: &str) {
 #[cold]
 #[inline(never)]
 fn broken(what: &str) -> ! {
-    let mut line = Text::<192>::new();
+    let mut line = Text::new();
     line.str("arenite: internal error: ").str(what).str("\n");
     os::write_all(2, line.as_bytes());
     // SAFETY: no precondition.

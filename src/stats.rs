@@ -155,63 +155,80 @@ impl Stats {
     pub fn write_json(&self, fd: c_int) {
         // SAFETY: no precondition.
         let pid = unsafe { libc::getpid() };
-        let mut line = Text::<1024>::new();
+        let mut line = Text::new();
         line.str("{\"version\":1");
-        let mut put = |name: &str, value: u64| {
-            line.str(",\"").str(name).str("\":").number(value);
-        };
-        put("pid", pid as u64);
-        put("peak_rss_bytes", proc_bytes(STATUS, b"VmHWM:"));
-        put("rss_bytes", proc_bytes(STATUS, b"VmRSS:"));
-        put("brk_bytes", self.brk_bytes as u64);
-        put("mmap_bytes", self.mmap_bytes as u64);
-        put("peak_brk_bytes", self.peak_brk_bytes as u64);
-        put("peak_mmap_bytes", self.peak_mmap_bytes as u64);
-        put("huge_blocks", self.huge_blocks as u64);
-        put("huge_bytes", self.huge_bytes as u64);
-        put("arenas", self.arenas as u64);
-        put("heaps", self.heaps as u64);
-        put("thread_caches", self.thread_caches as u64);
-        put("in_use_blocks", self.in_use_blocks as u64);
-        put("in_use_bytes", self.in_use_bytes as u64);
-        put("cached_blocks", self.cached_blocks as u64);
-        put("cached_bytes", self.cached_bytes as u64);
-        put("free_chunk_bytes", self.free_chunk_bytes as u64);
-        put("top_bytes", self.top_bytes as u64);
-        put("purged_bytes", PURGED_BYTES.load(Relaxed));
-        put("remote_frees", self.remote_frees);
-        put("remote_pending_bytes", self.remote_pending_bytes as u64);
-        put("lock_waits", self.lock_waits);
-        put("memory_pressure_percent", u64::from(pressure::level()));
-        put("anon_huge_page_bytes", proc_bytes(c"/proc/self/smaps_rollup", b"AnonHugePages:"));
+        put_fields(
+            &mut line,
+            &[
+                ("pid", pid as u64),
+                ("peak_rss_bytes", proc_bytes(STATUS, b"VmHWM:")),
+                ("rss_bytes", proc_bytes(STATUS, b"VmRSS:")),
+                ("brk_bytes", self.brk_bytes as u64),
+                ("mmap_bytes", self.mmap_bytes as u64),
+                ("peak_brk_bytes", self.peak_brk_bytes as u64),
+                ("peak_mmap_bytes", self.peak_mmap_bytes as u64),
+                ("huge_blocks", self.huge_blocks as u64),
+                ("huge_bytes", self.huge_bytes as u64),
+                ("arenas", self.arenas as u64),
+                ("heaps", self.heaps as u64),
+                ("thread_caches", self.thread_caches as u64),
+                ("in_use_blocks", self.in_use_blocks as u64),
+                ("in_use_bytes", self.in_use_bytes as u64),
+                ("cached_blocks", self.cached_blocks as u64),
+                ("cached_bytes", self.cached_bytes as u64),
+                ("free_chunk_bytes", self.free_chunk_bytes as u64),
+                ("top_bytes", self.top_bytes as u64),
+                ("purged_bytes", PURGED_BYTES.load(Relaxed)),
+                ("remote_frees", self.remote_frees),
+                ("remote_pending_bytes", self.remote_pending_bytes as u64),
+                ("lock_waits", self.lock_waits),
+                ("memory_pressure_percent", u64::from(pressure::level())),
+                ("anon_huge_page_bytes", proc_bytes(c"/proc/self/smaps_rollup", b"AnonHugePages:")),
+            ],
+        );
         let policy = config::huge_pages_name(config::HUGE_PAGES.load(Relaxed));
         line.str(",\"huge_page_policy\":\"").str(policy).str("\"");
         os::write_all(fd, line.as_bytes());
-        let mut line = Text::<512>::new();
+        let mut line = Text::new();
         line.str(",\"kernel_calls\":{\"brk\":").number(KERNEL_CALLS.brk.load(Relaxed));
-        let mut put = |name: &str, value: u64| {
-            line.str(",\"").str(name).str("\":").number(value);
-        };
-        put("mmap", KERNEL_CALLS.mmap.load(Relaxed));
-        put("munmap", KERNEL_CALLS.munmap.load(Relaxed));
-        put("mremap", KERNEL_CALLS.mremap.load(Relaxed));
-        put("mprotect", 0);
-        put("madvise", KERNEL_CALLS.madvise.load(Relaxed));
-        put("futex_wait", KERNEL_CALLS.futex_wait.load(Relaxed));
-        put("futex_wake", KERNEL_CALLS.futex_wake.load(Relaxed));
+        put_fields(
+            &mut line,
+            &[
+                ("mmap", KERNEL_CALLS.mmap.load(Relaxed)),
+                ("munmap", KERNEL_CALLS.munmap.load(Relaxed)),
+                ("mremap", KERNEL_CALLS.mremap.load(Relaxed)),
+                ("mprotect", 0),
+                ("madvise", KERNEL_CALLS.madvise.load(Relaxed)),
+                ("futex_wait", KERNEL_CALLS.futex_wait.load(Relaxed)),
+                ("futex_wake", KERNEL_CALLS.futex_wake.load(Relaxed)),
+            ],
+        );
         line.str("},\"size_classes\":[");
         os::write_all(fd, line.as_bytes());
         for (class, figures) in self.classes.iter().enumerate().skip(1) {
-            let mut line = Text::<256>::new();
+            let mut line = Text::new();
             line.str(if class == 1 { "" } else { "," });
             line.str("{\"size\":").number(figures.size as u64);
-            line.str(",\"slabs\":").number(figures.slabs as u64);
-            line.str(",\"in_use\":").number(figures.in_use as u64);
-            line.str(",\"cached\":").number(figures.cached as u64);
-            line.str(",\"refilled\":").number(figures.refilled).str("}");
+            put_fields(
+                &mut line,
+                &[
+                    ("slabs", figures.slabs as u64),
+                    ("in_use", figures.in_use as u64),
+                    ("cached", figures.cached as u64),
+                    ("refilled", figures.refilled),
+                ],
+            );
+            line.str("}");
             os::write_all(fd, line.as_bytes());
         }
         os::write_all(fd, b"]}\n");
+    }
+}
+
+/// Appends `,"name":value` for each.
+fn put_fields(line: &mut Text, fields: &[(&str, u64)]) {
+    for &(name, value) in fields {
+        line.str(",\"").str(name).str("\":").number(value);
     }
 }
 
@@ -237,7 +254,7 @@ pub fn write_report_if_asked() {
     }
     // SAFETY: getenv returns a C string.
     let pattern = unsafe { CStr::from_ptr(pattern) }.to_bytes();
-    let mut path = Text::<1024>::new();
+    let mut path = Text::new();
     let mut at = 0;
     while let Some(&byte) = pattern.get(at) {
         if byte == b'%' && pattern.get(at + 1) == Some(&b'p') {
@@ -283,11 +300,11 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
             *figures = (size_class::size(class), state.slabs, state.out);
         }
         drop(held);
-        let mut line = Text::<256>::new();
+        let mut line = Text::new();
         line.str("<heap nr=\"").number(u64::from(arena.id())).str("\">\n<sizes>\n");
         put(line.as_bytes());
         for &(size, slabs, out) in classes.iter().filter(|figures| figures.1 > 0) {
-            let mut line = Text::<256>::new();
+            let mut line = Text::new();
             let total = out * size;
             line.str("  <size from=\"").number(size as u64);
             line.str("\" to=\"").number(size as u64);
@@ -296,7 +313,7 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
             line.str("\" slabs=\"").number(u64::from(slabs)).str("\"/>\n");
             put(line.as_bytes());
         }
-        let mut line = Text::<512>::new();
+        let mut line = Text::new();
         line.str("</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
         line.str("<total type=\"rest\" count=\"").number(chunks);
         line.str("\" size=\"").number(free as u64).str("\"/>\n");
@@ -308,7 +325,7 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
         line.str("</heap>\n");
         put(line.as_bytes());
     }
-    let mut line = Text::<1024>::new();
+    let mut line = Text::new();
     line.str("<total type=\"fast\" count=\"").number(stats.cached_blocks as u64);
     line.str("\" size=\"").number(stats.cached_bytes as u64).str("\"/>\n");
     line.str("<total type=\"rest\" count=\"").number(stats.free_chunks as u64);
@@ -327,7 +344,7 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
 /// Writes malloc_stats(3)'s summary to standard error.
 pub fn write_summary() {
     let stats = collect();
-    let mut text = Text::<1024>::new();
+    let mut text = Text::new();
     let mut row = |name: &str, value: usize| {
         text.str(name).str(" = ").number(value as u64).str("\n");
     };

@@ -31,7 +31,8 @@ pub enum Waits {
 /// All arenas.
 pub struct Arenas {
     main: Arena,
-    count: AtomicUsize,
+    /// Numbers given to others than the main one.
+    others: AtomicUsize,
 }
 
 /// The arenas but the main one, by their numbers. All zeros and so in .bss, which a program with
@@ -40,9 +41,10 @@ static OTHERS: [AtomicPtr<Arena>; MAX_ARENAS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS];
 
 /// The process's arenas.
-pub static ARENAS: Arenas = Arenas { main: Arena::new(0), count: AtomicUsize::new(1) };
+pub static ARENAS: Arenas = Arenas { main: Arena::new(0), others: AtomicUsize::new(0) };
 
-/// What an arena begins as: copied, since the stack of a thread may be smaller than it.
+/// What an arena begins as: copied, since the stack of a thread may be smaller than it. All zeros, and
+/// so in .bss like the main arena.
 static FRESH: Arena = Arena::new(0);
 
 impl Arenas {
@@ -53,7 +55,7 @@ impl Arenas {
 
     /// Number of arenas.
     pub fn count(&self) -> usize {
-        self.count.load(Acquire).min(MAX_ARENAS)
+        (self.others.load(Acquire) + 1).min(MAX_ARENAS)
     }
 
     /// The arena with this number.
@@ -129,18 +131,18 @@ impl Arenas {
         let ceiling =
             config::arena_ceiling().min(per_cpu.saturating_mul(config::usable_cpus() as usize));
         let ceiling = (ceiling + closed).min(MAX_ARENAS);
-        let mut id = self.count.load(Acquire);
-        loop {
-            if id >= ceiling {
+        let mut others = self.others.load(Acquire);
+        let id = loop {
+            if others + 1 >= ceiling {
                 return None;
             }
             // The number is taken first and the arena published after; readers skip the empty
             // slot in between.
-            match self.count.compare_exchange(id, id + 1, Release, Acquire) {
-                Ok(_) => break,
-                Err(now) => id = now,
+            match self.others.compare_exchange(others, others + 1, Release, Acquire) {
+                Ok(_) => break others + 1,
+                Err(now) => others = now,
             }
-        }
+        };
         let place: *mut Arena = meta::allocate(size_of::<Arena>()).cast();
         if place.is_null() {
             return None;

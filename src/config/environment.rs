@@ -144,7 +144,7 @@ const MOST_QUOTED: usize = 80;
 /// Names what is ignored in one line: `arenite: SOURCE: NAME: 'VALUE' PROBLEM; ignored`.
 #[cold]
 pub fn complain(source: &str, name: &[u8], value: &[u8], problem: Problem) {
-    let mut line = Text::<320>::new();
+    let mut line = Text::new();
     line.str("arenite: ").str(source).str(": ");
     if !name.is_empty() {
         quote(&mut line, name).str(": ");
@@ -160,7 +160,7 @@ pub fn complain(source: &str, name: &[u8], value: &[u8], problem: Problem) {
 }
 
 /// Repeats a text, cut and without what a terminal would obey.
-fn quote<'a, const N: usize>(line: &'a mut Text<N>, text: &[u8]) -> &'a mut Text<N> {
+fn quote<'a>(line: &'a mut Text, text: &[u8]) -> &'a mut Text {
     for &byte in text.iter().take(MOST_QUOTED) {
         line.byte(if byte.is_ascii_control() { b'?' } else { byte });
     }

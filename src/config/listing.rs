@@ -127,12 +127,9 @@ impl fmt::Display for Source {
     }
 }
 
-/// Room for a displayed value: a path of a control group at most.
-type Short = Text<512>;
-
 impl Value {
-    fn text(self) -> Short {
-        let mut text = Short::new();
+    fn text(self) -> Text {
+        let mut text = Text::new();
         match self {
             Self::Bytes(NEVER) | Self::Milliseconds(NEVER) => text.str("never"),
             Self::Count(number) | Self::Milliseconds(number) => text.number(number as u64),
@@ -161,7 +158,7 @@ impl fmt::Display for Value {
 /// meaning, with tabs between. For the command, which asks the library of a program so.
 pub fn write_lines(fd: c_int) {
     for setting in settings() {
-        let mut line = Text::<1024>::new();
+        let mut line = Text::new();
         line.str(setting.name).byte(b'\t');
         line.bytes(setting.default.text().as_bytes()).byte(b'\t');
         line.bytes(setting.value.text().as_bytes()).byte(b'\t');

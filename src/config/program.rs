@@ -77,7 +77,7 @@ impl Program {
                 continue;
             }
             if let Err(problem) = spec.set(value, Origin::Program) {
-                let mut number = Text::<24>::new();
+                let mut number = Text::new();
                 number.number(value as u64);
                 complain("the program", spec.name.as_bytes(), number.as_bytes(), problem);
             }

@@ -31,7 +31,7 @@ impl Attach {
     }
 
     /// Counts the caller in, unless the arena is closed. Callers that attach to or detach from
-    /// one arena hold its lock, so that the count and the orphan flag of its remote list agree.
+    /// one arena hold its lock, so that the count and the flag of its remote list agree.
     pub fn attach(&self) -> bool {
         let mut word = self.word.load(Relaxed);
         while word & CLOSED == 0 {
