@@ -20,6 +20,8 @@ cp Cargo.lock "$copy"
 sed -e 's/^members = .*/members = [".", "loom_tests"]/' -e '/^default-members/d' Cargo.toml \
     >"$copy/Cargo.toml"
 cp -r src/lib.rs src/sync "$copy/src"
+# Cargo wants to see the tests that Cargo.toml names.
+cp -r tests "$copy"
 cp -r loom_tests/Cargo.toml loom_tests/src loom_tests/tests "$copy/loom_tests"
 
 log=$copy/log
@@ -98,11 +100,11 @@ mutant remote_list $file 'push: store' \
 mutant remote_list $file 'push: links the tail once only' \
     's/(loop \{)(\s*\/\/ SAFETY[^\n]*\s*unsafe[^\n]*)/\2 \1/'
 mutant remote_list $file 'take_all: acquire -> relaxed' \
-    's/fetch_and\(ORPHAN, Acquire\)/fetch_and(ORPHAN, Relaxed)/'
+    's/fetch_and\(ATTACHED, Acquire\)/fetch_and(ATTACHED, Relaxed)/'
 mutant remote_list $file 'take_all: load and store' \
-    's/self\.word\.fetch_and\(ORPHAN, Acquire\)/{ let old = self.word.load(Acquire); self.word.store(old \& ORPHAN, Relaxed); old }/'
+    's/self\.word\.fetch_and\(ATTACHED, Acquire\)/{ let old = self.word.load(Acquire); self.word.store(old \& ATTACHED, Relaxed); old }/'
 mutant remote_list $file 'adopt: store' \
-    's/self\.word\.fetch_and\(!ORPHAN, Relaxed\)/self.word.store(0, Relaxed)/'
+    's/self\.word\.fetch_or\(ATTACHED, Relaxed\)/self.word.store(ATTACHED, Relaxed)/'
 
 file=src/sync/depot.rs
 mutant depot $file 'put: release -> relaxed' \
@@ -155,23 +157,23 @@ mutant attach $file 'close: load and store' \
 
 file=src/sync/remote_list.rs
 mutant thread_end $file 'orphan: load and store' \
-    's/self\.word\.swap\(ORPHAN, AcqRel\)/{ let old = self.word.load(Acquire); self.word.store(ORPHAN, Release); old }/'
-mutant thread_end $file 'orphan: takes first, sets the flag after' \
-    's/\(self\.word\.swap\(ORPHAN, AcqRel\) & !ORPHAN\) as \*mut Block/let head = self.take_all(); self.word.fetch_or(ORPHAN, AcqRel); head/'
+    's/self\.word\.swap\(0, AcqRel\)/{ let old = self.word.load(Acquire); self.word.store(0, Release); old }/'
+mutant thread_end $file 'orphan: takes first, clears the flag after' \
+    's/\(self\.word\.swap\(0, AcqRel\) & !ATTACHED\) as \*mut Block/let head = self.take_all(); self.word.fetch_and(!ATTACHED, AcqRel); head/'
 mutant thread_end $file 'orphan: release only' \
-    's/swap\(ORPHAN, AcqRel\)/swap(ORPHAN, Release)/'
-mutant thread_end $file 'orphan: does not set the flag' \
-    's/swap\(ORPHAN, AcqRel\)/swap(0, AcqRel)/'
-mutant thread_end $file 'push: loses the flag' \
-    's/chain\.head as usize \| \(old & ORPHAN\)/chain.head as usize/'
+    's/swap\(0, AcqRel\)/swap(0, Release)/'
+mutant thread_end $file 'orphan: does not clear the flag' \
+    's/swap\(0, AcqRel\)/swap(ATTACHED, AcqRel)/'
+mutant thread_end $file 'push: sets the flag' \
+    's/chain\.head as usize \| \(old & ATTACHED\)/chain.head as usize | ATTACHED/'
 mutant thread_end $file 'push: does not say that nobody is attached' \
-    's/return old & ORPHAN != 0/return false/'
+    's/return old & ATTACHED == 0/return false/'
 mutant thread_end src/sync/lock.rs 'unlock: release -> relaxed' \
     's/swap\(FREE, Release\)/swap(FREE, Relaxed)/'
 file=loom_tests/src/arena.rs
 mutant thread_end $file 'leave: every thread that leaves says that none is left' \
     's/if self\.attach\.detach\(\) \{/self.attach.detach(); {/'
-mutant thread_end $file 'join: does not clear the flag' \
+mutant thread_end $file 'join: does not set the flag' \
     's/self\.remote\.adopt\(\);//'
 mutant thread_end $file 'send: drains without the lock' \
     's/match self\.try_lock\(thread\)/match Some(Guard { arena: self })/'
@@ -180,9 +182,9 @@ file=src/sync/remote_list.rs
 mutant heap_release $file 'push: release -> relaxed' \
     's/(compare_exchange_weak\(old, new, )Release/\1Relaxed/'
 mutant heap_release $file 'take_all: acquire -> relaxed' \
-    's/fetch_and\(ORPHAN, Acquire\)/fetch_and(ORPHAN, Relaxed)/'
+    's/fetch_and\(ATTACHED, Acquire\)/fetch_and(ATTACHED, Relaxed)/'
 mutant heap_release $file 'take_all: leaves the blocks on the list' \
-    's/fetch_and\(ORPHAN, Acquire\)/load(Acquire)/'
+    's/fetch_and\(ATTACHED, Acquire\)/load(Acquire)/'
 mutant heap_release src/sync/lock.rs 'unlock: release -> relaxed' \
     's/swap\(FREE, Release\)/swap(FREE, Relaxed)/'
 file=loom_tests/tests/heap_release.rs
