@@ -212,16 +212,25 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
     }
 }
 
-/// What the window of the thread's arena says of the page at an address; 0 if it does not reach it.
+/// The class of a block in use of the thread's arena, if its window shows that it is one.
 ///
 /// # Safety
-/// The cache is the thread's.
-#[inline]
-unsafe fn window_entry(tcache: *mut Tcache, address: usize) -> usize {
-    // SAFETY: the caller's contract; a window has so many entries.
+/// The cache is the thread's, or constant.
+#[inline(always)]
+unsafe fn class_in_window(tcache: *mut Tcache, block: *mut u8) -> Option<Class> {
+    // SAFETY: the caller's contract; a window has so many entries. A block whose page it shows is carved,
+    // and so readable.
     unsafe {
-        let page = window::index_of(address, (*tcache).window_base.get());
-        if page < WINDOW_PAGES { window::entry((*tcache).window.get(), page) } else { 0 }
+        let page = window::index_of(block.addr(), (*tcache).window_base.get());
+        if page >= WINDOW_PAGES {
+            return None;
+        }
+        let window = (*tcache).window.get();
+        let (class, granule) = window::granule_of(window::entry(window, page))?;
+        let offset = granule + block.addr() % GRANULE;
+        (size_class::block_index(offset, class).is_some()
+            && Block::mark(block.cast()) != window.addr())
+        .then_some(class)
     }
 }
 
@@ -231,15 +240,11 @@ unsafe fn window_entry(tcache: *mut Tcache, address: usize) -> usize {
 /// As for [`free`].
 #[inline(never)]
 pub unsafe fn free_slow(block: *mut u8) {
-    // SAFETY: as in `free`: the entry is that of a granule of a slab of the thread's arena, whose
-    // blocks in this page are carved.
+    // SAFETY: the caller's contract; what the window says is so of the thread's arena.
     unsafe {
         let tcache = tls::get();
-        let mark = (*tcache).window.get().addr();
-        if let Some((class, granule)) = window::granule_of(window_entry(tcache, block.addr()))
-            && size_class::block_index(granule + block.addr() % GRANULE, class).is_some()
-            && Block::mark(block.cast()) != mark
-        {
+        if let Some(class) = class_in_window(tcache, block) {
+            let mark = (*tcache).window.get().addr();
             return keep(tcache, block.cast(), class, mark);
         }
         free_by_page_map(block);
@@ -369,6 +374,18 @@ fn invalid(address: usize, kind: Misuse) -> ! {
 /// # Safety
 /// The block is in use by the caller.
 pub unsafe fn usable_size(block: *mut u8, kind: Misuse) -> usize {
+    // SAFETY: the caller's contract.
+    match unsafe { class_in_window(tls::get(), block) } {
+        Some(class) => size_class::size(class),
+        // SAFETY: the caller's contract.
+        None => unsafe { usable_size_by_page_map(block, kind) },
+    }
+}
+
+/// # Safety
+/// As for [`usable_size`].
+#[inline(never)]
+unsafe fn usable_size_by_page_map(block: *mut u8, kind: Misuse) -> usize {
     let address = block.addr();
     let owner = page_map::owner(address);
     let class = page_map::class_of(owner);

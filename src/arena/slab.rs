@@ -13,6 +13,7 @@ use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
 use crate::size_class::{self, Class, GRANULE};
 use crate::sync::block::{Block, Chain};
 use crate::window;
+use core::ptr;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU16, AtomicU64};
 
@@ -322,17 +323,26 @@ impl Inner {
         unsafe {
             let slab = page_map::desc(start).cast::<Slab>();
             let granule = head.addr() & !(GRANULE - 1);
-            let (mut free, mut given) = ((*slab).free, 0);
+            let (mut first, mut last, mut given) = (ptr::null_mut(), ptr::null_mut(), 0);
+            // The blocks stay linked as they are, but around those that are kept.
+            let mut is_linked = true;
             loop {
-                let next = Block::next(*head);
-                if !keep(*head, class) {
-                    Block::set_next(*head, free);
-                    free = *head;
+                let block = *head;
+                *head = Block::next(block);
+                *left -= 1;
+                if keep(block, class) {
+                    is_linked = false;
+                } else {
+                    if given == 0 {
+                        first = block;
+                    } else if !is_linked {
+                        Block::set_next(last, block);
+                    }
+                    is_linked = true;
+                    last = block;
                     given += 1;
                 }
-                *head = next;
-                *left -= 1;
-                if *left == 0 || next.addr() & !(GRANULE - 1) != granule {
+                if *left == 0 || head.addr() & !(GRANULE - 1) != granule {
                     break;
                 }
             }
@@ -340,7 +350,8 @@ impl Inner {
                 if (*slab).list != List::Warm {
                     self.warm(class, start, slab);
                 }
-                (*slab).free = free;
+                Block::set_next(last, (*slab).free);
+                (*slab).free = first;
                 (*slab).free_count += given;
                 (*slab).epoch = self.stamp;
                 invariant(
@@ -557,10 +568,11 @@ unsafe fn clear_marks(slab: *mut Slab, start: usize) {
         let carved = usize::from((*slab).carved.load(Relaxed));
         let rest = slab_pages::false_start(class) == Some(carved * size);
         let dropped = (*slab).dropped.load(Relaxed);
-        for index in 0..carved + usize::from(rest) {
+        let end = (carved + usize::from(rest)) * size;
+        for offset in (0..end).step_by(size) {
             // Dropped pages hold no marks, and are not to be touched.
-            if dropped >> (index * size / PAGE) & 1 == 0 {
-                Block::set_mark(core::ptr::with_exposed_provenance_mut(start + index * size), 0);
+            if dropped == 0 || dropped >> (offset / PAGE) & 1 == 0 {
+                Block::set_mark(core::ptr::with_exposed_provenance_mut(start + offset), 0);
             }
         }
     }

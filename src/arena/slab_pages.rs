@@ -93,20 +93,41 @@ unsafe fn make_blocks(
     // SAFETY: the blocks lie in the slab, and nobody uses them.
     unsafe {
         let size = size_class::size(usize::from((*slab).class));
-        let first = blocks.start;
+        let mark = window::free_mark(arena);
+        let given = blocks.len().min(want);
+        let middle = start + (blocks.start + given) * size;
+        let kept = blocks.len() - given;
         // In the order of their addresses, for the prefetcher.
-        for index in blocks.rev() {
-            let block: *mut Block = core::ptr::with_exposed_provenance_mut(start + index * size);
-            Block::set_mark(block, window::free_mark(arena));
-            if index - first < want {
-                got.push(block);
-            } else {
-                Block::set_next(block, (*slab).free);
-                (*slab).free = block;
-                (*slab).free_count += 1;
-            }
-        }
+        (*slab).free = link(middle, size, kept, mark, (*slab).free);
+        (*slab).free_count += kept as u16;
+        got.head = link(middle - given * size, size, given, mark, got.head);
+        got.count += given;
     }
+}
+
+/// Marks so many blocks from `first` on as free and links them in front of `next`; the first.
+///
+/// # Safety
+/// The memory is a slab's, and nobody uses it.
+unsafe fn link(
+    first: usize,
+    size: usize,
+    count: usize,
+    mark: usize,
+    mut next: *mut Block,
+) -> *mut Block {
+    let mut at = first + count * size;
+    while at != first {
+        at -= size;
+        let block = core::ptr::with_exposed_provenance_mut(at);
+        // SAFETY: the caller's contract.
+        unsafe {
+            Block::set_mark(block, mark);
+            Block::set_next(block, next);
+        }
+        next = block;
+    }
+    next
 }
 
 /// Where what is left behind the last block of a slab looks like the start of one more, in a page in

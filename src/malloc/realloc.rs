@@ -1,14 +1,15 @@
 //! Blocks that change their size.
 
 use super::large::resize_large;
-use super::{free, malloc, malloc_aligned, usable_size};
+use super::{class_in_window, free, malloc, malloc_aligned, usable_size_by_page_map};
 use crate::arena::pages::is_huge;
 use crate::check::Misuse;
 use crate::huge;
 use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE};
-use crate::size_class::MAX_SMALL;
+use crate::size_class::{self, MAX_SMALL, MIN_ALIGN};
 use crate::tcache::bin_of_size;
+use crate::tls;
 use core::ptr;
 
 /// Makes the block hold `bytes`: in place where it fits, by the kernel's page tables for huge
@@ -20,13 +21,39 @@ use core::ptr;
 pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
     // SAFETY: the caller's contract.
     unsafe {
-        let old = usable_size(block, Misuse::InvalidRealloc);
+        match class_in_window(tls::get(), block) {
+            Some(class) => resize_small(block, size_class::size(class), bytes, align),
+            None => realloc_by_page_map(block, bytes, align),
+        }
+    }
+}
+
+/// [`realloc`] of a block of a class, which holds `old` bytes.
+///
+/// # Safety
+/// As for [`realloc`].
+#[inline(always)]
+unsafe fn resize_small(block: *mut u8, old: usize, bytes: usize, align: usize) -> *mut u8 {
+    if stays_in_place(bytes, old) {
+        return block;
+    }
+    let new = if align <= MIN_ALIGN { malloc(bytes) } else { malloc_aligned(bytes, align) };
+    // SAFETY: the caller's contract.
+    unsafe { move_to(block, old, new, bytes) }
+}
+
+/// # Safety
+/// As for [`realloc`].
+#[inline(never)]
+unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let old = usable_size_by_page_map(block, Misuse::InvalidRealloc);
         let owner = page_map::owner(block.addr());
         if page_map::class_of(owner) != 0 {
-            if stays_in_place(bytes, old) {
-                return block;
-            }
-        } else if owner.kind() == KIND_LARGE {
+            return resize_small(block, old, bytes, align);
+        }
+        if owner.kind() == KIND_LARGE {
             // Pages that serve a small request at the start of a program stay, as a block of a
             // class does.
             let stays = bytes <= MAX_SMALL && bytes <= old && old - bytes < PAGE.max(old / 2);

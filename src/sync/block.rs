@@ -84,7 +84,7 @@ impl Default for Block {
 pub struct Chain {
     /// First block; null when empty.
     pub head: *mut Block,
-    /// Last block; its link is not read through this struct. Null when empty.
+    /// Last block, where somebody links behind it; else it may be null.
     pub tail: *mut Block,
     /// Number of blocks.
     pub count: usize,
