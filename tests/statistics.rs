@@ -50,6 +50,7 @@ fn a_thread_that_only_frees_keeps_a_few_blocks() {
         let blocks: Vec<_> = (0..20_000).map(|_| ARENITE.alloc(layout)).collect();
         blocks.into_iter().for_each(|block| ARENITE.dealloc(block, layout));
     }
-    // Each of them may keep a page of its own.
-    assert!(cached() <= 18, "{} blocks", cached());
+    // Each of them may keep a page of its own: those of a small bin, a small spare magazine, and one that
+    // others may take.
+    assert!(cached() <= 16 + 64 + 2, "{} blocks", cached());
 }

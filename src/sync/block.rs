@@ -38,6 +38,21 @@ impl Block {
         unsafe { (*block).next.set(next) }
     }
 
+    /// The last block of the list that begins with `block` and ends in null.
+    ///
+    /// # Safety
+    /// The list's blocks are free, and no other thread writes them now.
+    pub unsafe fn last(mut block: *mut Block) -> *mut Block {
+        loop {
+            // SAFETY: the caller's contract.
+            let next = unsafe { Self::next(block) };
+            if next.is_null() {
+                return block;
+            }
+            block = next;
+        }
+    }
+
     /// Whether the list that begins with `head` and ends in null holds `block`.
     ///
     /// # Safety

@@ -2,8 +2,8 @@
 
 use super::{Tcache, magazine_capacity};
 use crate::arena::Guard;
-use crate::size_class::Class;
-use crate::sync::block::Chain;
+use crate::size_class::{Class, size};
+use crate::sync::block::{Block, Chain};
 
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
 /// only frees, and nobody needs them …
@@ -12,21 +12,26 @@ const MANY: u8 = 8;
 const MANY_BLOCKS: usize = 128;
 /// … unless it was wrong before: each time doubles the number, up to this often.
 const MOST_PATIENCE: u8 = 4;
-/// The thread keeps no spare magazine then …
+/// The thread gives home what it and its arena keep then …
 const ONLY_FREES: u8 = PROBED - 2;
 /// … puts one small magazine into the depot, to see whether somebody takes it, …
 const PROBE_IS_DUE: u8 = PROBED - 1;
-/// … and has a small bin. What lies in bins and depot after a burst stays there, and each block may
-/// keep a page, or a slab, of its own.
+/// … and has a small bin, whose blocks go home by way of the spare magazine, which the helper takes when
+/// the thread sleeps. What lies in bins and depot after a burst stays there, and each block may keep a
+/// page, or a slab, of its own.
 pub(super) const PROBED: u8 = u8::MAX;
 const _: () = assert!(MANY << MOST_PATIENCE < ONLY_FREES);
 /// Blocks of the small magazine.
 const PROBE_BLOCKS: usize = 2;
 /// Places of a small bin, if few classes have one …
 const SMALL_BIN: usize = 16;
-/// … and if more than this have: they are emptied together.
+/// … and if more than this have …
 const FEW: u32 = 4;
 const SMALLER_BIN: usize = 8;
+/// … but no more than hold so many bytes, and at least two.
+const SMALL_BIN_BYTES: usize = 1024;
+/// Blocks of the spare magazine with which it goes home.
+const SMALL_SPARE: usize = 64;
 
 impl Tcache {
     /// Makes room in the full bin of `class`.
@@ -64,7 +69,7 @@ impl Tcache {
                 self.begin_to_keep(class);
                 self.empty_into_spare(class);
             }
-            _ => self.empty_small_bins(),
+            _ => self.add_to_spare(class),
         }
     }
 
@@ -80,23 +85,28 @@ impl Tcache {
 
     fn small_places(&self, class: Class) -> usize {
         let few = self.only_frees.get().count_ones() <= FEW;
-        magazine_capacity(class).min(if few { SMALL_BIN } else { SMALLER_BIN })
+        (SMALL_BIN_BYTES / size(class)).clamp(2, if few { SMALL_BIN } else { SMALLER_BIN })
     }
 
-    /// Empties the bins of all classes that the thread only frees, for one use of the lock.
-    fn empty_small_bins(&self) {
-        let arena = self.arena();
-        let mut held = self.lock_to_give();
-        let mut classes = self.only_frees.get();
-        while classes != 0 {
-            let class = classes.trailing_zeros() as Class;
-            let bin = self.empty_bin(class, self.small_places(class));
-            classes &= classes - 1;
-            if !bin.head.is_null() {
-                // SAFETY: the bin is a list of this thread's own blocks of its arena.
-                unsafe { arena.give_under(held.as_mut(), bin.head) };
+    /// Puts the small bin of `class` in front of its spare magazine, which goes home when it is full: one
+    /// use of the lock for many small bins.
+    fn add_to_spare(&self, class: Class) {
+        let places = self.small_places(class);
+        let mut magazine = self.empty_bin(class, places);
+        let spare = self.spare(class);
+        if let Some(Chain { head, count, .. }) = spare.take() {
+            // SAFETY: both are lists of this thread's own free blocks.
+            unsafe { Block::set_next(Block::last(magazine.head), head) };
+            magazine.count += count;
+        }
+        if magazine.count + places <= magazine_capacity(class).min(SMALL_SPARE) {
+            // SAFETY: the magazine is a list of so many blocks, this thread's.
+            match unsafe { spare.put(magazine) } {
+                Ok(()) => return,
+                Err(back) => magazine = back,
             }
         }
+        self.give_home(magazine);
     }
 
     /// Makes the full bin of `class` the spare magazine, and gives the old one away.
