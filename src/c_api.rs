@@ -71,24 +71,28 @@ pub unsafe fn free(block: *mut c_void) {
 unsafe fn free_slow(block: *mut u8) {
     // SAFETY: the caller's contract.
     unsafe {
-        if PERTURB.load(Relaxed) != 0 && !block.is_null() {
-            perturb(block);
+        if PERTURB.load(Relaxed) == 0 {
+            malloc::free_beyond_fast_path(block);
+        } else {
+            free_filled(block);
         }
-        malloc::free_slow(block);
     }
 }
 
-/// Fills a block that is freed, as `M_PERTURB` asks.
+/// Fills a block that is freed, as `M_PERTURB` asks, and frees it.
 ///
 /// # Safety
 /// As for [`free`].
 #[cold]
 #[inline(never)]
-unsafe fn perturb(block: *mut u8) {
+unsafe fn free_filled(block: *mut u8) {
     // SAFETY: the caller's contract; the size ends the process unless the block is in use.
     unsafe {
-        let bytes = malloc::usable_size(block, Misuse::InvalidFree);
-        block.write_bytes(PERTURB.load(Relaxed), bytes);
+        if !block.is_null() {
+            let bytes = malloc::usable_size(block, Misuse::InvalidFree);
+            block.write_bytes(PERTURB.load(Relaxed), bytes);
+        }
+        malloc::free_slow(block);
     }
 }
 

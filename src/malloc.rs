@@ -234,32 +234,41 @@ unsafe fn class_in_window(tcache: *mut Tcache, block: *mut u8) -> Option<Class> 
     }
 }
 
-/// What [`free`] does when the bin is full or not the thread's arena's, and with large blocks.
+/// What [`free`] does when the bin is full or not the thread's arena's, and with blocks above one
+/// granule's classes.
 ///
 /// # Safety
 /// As for [`free`].
 #[inline(never)]
 pub unsafe fn free_slow(block: *mut u8) {
+    // SAFETY: the caller's contract.
+    unsafe { free_beyond_fast_path(block) }
+}
+
+/// [`free_slow`], for callers that have a way of their own before it. Blocks of several granules take it
+/// often; all else is a call at its end, so that it saves no registers.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(always)]
+pub unsafe fn free_beyond_fast_path(block: *mut u8) {
     // SAFETY: the caller's contract; what the window says is so of the thread's arena.
     unsafe {
         let tcache = tls::get();
-        if let Some(class) = class_in_window(tcache, block) {
-            let mark = (*tcache).window.get().addr();
-            return keep(tcache, block.cast(), class, mark);
+        match class_in_window(tcache, block) {
+            Some(class) => keep(tcache, block.cast(), class, (*tcache).window.get().addr()),
+            None if block.is_null() => {}
+            None => free_by_page_map(block),
         }
-        free_by_page_map(block);
     }
 }
 
 /// Takes a block back by what the page map says.
 ///
 /// # Safety
-/// As for [`free`].
+/// As for [`free`]; the block is not null.
 #[inline(never)]
 unsafe fn free_by_page_map(block: *mut u8) {
-    if block.is_null() {
-        return;
-    }
     let address = block.addr();
     let owner = page_map::owner(address);
     let class = page_map::class_of(owner);
@@ -325,18 +334,28 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
 /// the caller's to give; `mark` is that of the arena's free blocks.
 #[inline(always)]
 unsafe fn keep(tcache: *mut Tcache, block: *mut Block, class: Class, mark: usize) {
-    // SAFETY: the caller's contract; the bin has room when the block goes in.
+    // SAFETY: the caller's contract.
     unsafe {
         let bin = Tcache::bin_at(tcache, bin_offset(class));
-        let full = bin.room.get() < ROOM_UNIT;
-        if full {
-            (*tcache).make_room(class);
-        }
-        Tcache::push(bin, block, mark);
-        if full {
-            purger::poll();
+        if bin.room.get() >= ROOM_UNIT {
+            Tcache::push(bin, block, mark);
+        } else {
+            keep_in_full_bin(tcache, block, class, mark);
         }
     }
+}
+
+/// # Safety
+/// As for [`keep`]; the bin has no room.
+#[cold]
+#[inline(never)]
+unsafe fn keep_in_full_bin(tcache: *mut Tcache, block: *mut Block, class: Class, mark: usize) {
+    // SAFETY: the caller's contract; the bin has room when the block goes in.
+    unsafe {
+        (*tcache).make_room(class);
+        Tcache::push(Tcache::bin_at(tcache, bin_offset(class)), block, mark);
+    }
+    purger::poll();
 }
 
 /// Gives a block to its arena without a thread cache.

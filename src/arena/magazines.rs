@@ -120,7 +120,7 @@ impl Inner {
             // SAFETY: the caller's contract; a magazine is a list of so many blocks of this arena.
             unsafe {
                 let Some(magazine) = self.pop_magazine(class) else { break };
-                self.give_cold_blocks(magazine.head, magazine.count);
+                self.give_cold_blocks(class, magazine.head, magazine.count);
             }
             given = true;
         }

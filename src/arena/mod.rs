@@ -375,18 +375,23 @@ impl Arena {
     /// `head` is a null-terminated list of blocks of this arena, the caller's to give.
     pub unsafe fn give(&self, head: *mut Block) {
         // SAFETY: the caller's contract.
-        unsafe { self.give_under(self.try_lock().as_mut(), head) }
+        unsafe {
+            match self.try_lock() {
+                Some(mut held) => held.give_blocks(head, usize::MAX),
+                None => self.give_remotely(head),
+            }
+        }
     }
 
-    /// Takes blocks back under the lock that was asked for, or onto the remote list without it.
+    /// Takes blocks of one class back under the lock that was asked for, or onto the remote list without it.
     ///
     /// # Safety
-    /// As for [`Arena::give`]; the guard is this arena's.
-    pub unsafe fn give_under(&self, held: Option<&mut Guard<'_>>, head: *mut Block) {
+    /// As for [`Arena::give`]; the guard is this arena's, and the blocks lie in slabs of `class`.
+    pub unsafe fn give_under(&self, held: Option<&mut Guard<'_>>, class: Class, head: *mut Block) {
         // SAFETY: the caller's contract.
         unsafe {
             match held {
-                Some(held) => held.give_blocks(head, usize::MAX),
+                Some(held) => held.give_blocks_of(class, head, usize::MAX),
                 None => self.give_remotely(head),
             }
         }
@@ -441,7 +446,7 @@ impl Arena {
             unsafe {
                 found |= Block::list_holds(magazine.head, block);
                 if let Err(magazine) = self.depot_put(class, magazine) {
-                    held.give_blocks(magazine.head, magazine.count);
+                    held.give_blocks_of(class, magazine.head, magazine.count);
                 }
             }
             if found {

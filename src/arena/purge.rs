@@ -73,15 +73,15 @@ impl Inner {
         }
     }
 
-    /// As [`Inner::give_blocks`], for blocks that were cached for the decay time: their slabs are as
+    /// As [`Inner::give_blocks_of`], for blocks that were cached for the decay time: their slabs are as
     /// cold as if the blocks had been on their free lists.
     ///
     /// # Safety
-    /// As for [`Inner::give_blocks`].
-    pub unsafe fn give_cold_blocks(&mut self, head: *mut Block, limit: usize) {
+    /// As for [`Inner::give_blocks_of`].
+    pub unsafe fn give_cold_blocks(&mut self, class: Class, head: *mut Block, limit: usize) {
         self.stamp = (self.bins.epoch as u8).wrapping_sub(STEPS as u8);
         // SAFETY: the caller's contract.
-        unsafe { self.give_blocks(head, limit) };
+        unsafe { self.give_blocks_of(class, head, limit) };
         self.stamp = self.bins.epoch as u8;
     }
 
@@ -210,7 +210,7 @@ impl Arena {
     pub fn give_depot_magazine(&self, held: &mut Guard<'_>, class: Class) -> bool {
         let Some(magazine) = self.depot_take(class) else { return false };
         // SAFETY: a depot magazine is a list of `count` blocks of this arena.
-        unsafe { held.give_cold_blocks(magazine.head, magazine.count) };
+        unsafe { held.give_cold_blocks(class, magazine.head, magazine.count) };
         true
     }
 }

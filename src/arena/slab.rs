@@ -290,37 +290,44 @@ impl Inner {
                     self.give_large(head.addr());
                     head = next;
                     left -= 1;
-                    continue;
-                }
-                let start = slab_of(head.addr(), class);
-                let slab = page_map::desc(start).cast::<Slab>();
-                let given = self.give_row(&mut head, &mut left, class, start, &mut keep);
-                count += usize::from(given);
-                if given > 0 && Self::is_unused(slab) {
-                    self.count_back(class, core::mem::take(&mut count));
-                    self.slab_is_unused(class, start, slab);
+                } else {
+                    self.give_row(&mut head, &mut left, class, &mut count, &mut keep);
                 }
             }
         }
         self.count_back(class, count);
     }
 
-    /// Puts the blocks at the head of a list of at most `left` that lie in one granule on the free list
-    /// of their slab, for the caller to count; how many.
+    /// As [`Inner::give_blocks`], where all blocks are of one class.
     ///
     /// # Safety
-    /// As for [`Inner::give_blocks`]; the slab at `start` is the first block's, of `class`.
+    /// As for [`Inner::give_blocks`]; the blocks lie in slabs of `class`.
+    pub unsafe fn give_blocks_of(&mut self, class: Class, mut head: *mut Block, limit: usize) {
+        let (mut left, mut count) = (limit, 0);
+        while left > 0 && !head.is_null() {
+            // SAFETY: the caller's contract.
+            unsafe { self.give_row(&mut head, &mut left, class, &mut count, &mut |_, _| false) };
+        }
+        self.count_back(class, count);
+    }
+
+    /// Puts the blocks at the head of a list of at most `left` that lie in one granule on the free list
+    /// of their slab, and counts them in `count`, for the caller to count back.
+    ///
+    /// # Safety
+    /// As for [`Inner::give_blocks`]; the first block's slab is of `class`.
     #[inline(always)]
     unsafe fn give_row(
         &mut self,
         head: &mut *mut Block,
         left: &mut usize,
         class: Class,
-        start: usize,
+        count: &mut usize,
         keep: &mut impl FnMut(*mut Block, Class) -> bool,
-    ) -> u16 {
+    ) {
         // SAFETY: the caller's contract.
         unsafe {
+            let start = slab_of(head.addr(), class);
             let slab = page_map::desc(start).cast::<Slab>();
             let granule = head.addr() & !(GRANULE - 1);
             let (mut first, mut last, mut given) = (ptr::null_mut(), ptr::null_mut(), 0);
@@ -346,20 +353,25 @@ impl Inner {
                     break;
                 }
             }
-            if given > 0 {
-                if (*slab).list != List::Warm {
-                    self.warm(class, start, slab);
-                }
-                Block::set_next(last, (*slab).free);
-                (*slab).free = first;
-                (*slab).free_count += given;
-                (*slab).epoch = self.stamp;
-                invariant(
-                    (*slab).free_count <= (*slab).carved.load(Relaxed),
-                    "a slab got more blocks back than it gave out",
-                );
+            if given == 0 {
+                return;
             }
-            given
+            if (*slab).list != List::Warm {
+                self.warm(class, start, slab);
+            }
+            Block::set_next(last, (*slab).free);
+            (*slab).free = first;
+            (*slab).free_count += given;
+            (*slab).epoch = self.stamp;
+            invariant(
+                (*slab).free_count <= (*slab).carved.load(Relaxed),
+                "a slab got more blocks back than it gave out",
+            );
+            *count += usize::from(given);
+            if Self::is_unused(slab) {
+                self.count_back(class, core::mem::take(count));
+                self.slab_is_unused(class, start, slab);
+            }
         }
     }
 

@@ -89,7 +89,7 @@ impl Tcache {
         // slot owns it.
         unsafe {
             match arena.lock_open() {
-                Some(mut held) => held.give_cold_blocks(head, count),
+                Some(mut held) => held.give_cold_blocks(class, head, count),
                 None => arena.give_remotely(head),
             }
         }
@@ -126,7 +126,9 @@ impl Tcache {
             if bytes > 0 {
                 held.parked_bytes -= bytes.min(held.parked_bytes);
                 // SAFETY: as above.
-                cache.flush(|head, count| unsafe { held.give_cold_blocks(head, count) });
+                cache.flush(|class, head, count| unsafe {
+                    held.give_cold_blocks(class, head, count);
+                });
                 return true;
             }
             next = cache.next_parked.get();
@@ -139,6 +141,8 @@ impl Tcache {
         self.send_pending();
         let arena = self.arena();
         // SAFETY: the cache's blocks are its arena's.
-        self.flush(|head, _| unsafe { arena.give_under(arena.lock_open().as_mut(), head) });
+        self.flush(|class, head, _| unsafe {
+            arena.give_under(arena.lock_open().as_mut(), class, head);
+        });
     }
 }

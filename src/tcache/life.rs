@@ -73,7 +73,7 @@ impl Tcache {
         unsafe {
             let bytes = (*this).bytes();
             if bytes > PARKED_BYTES || bytes + held.parked_bytes > ALL_PARKED_BYTES {
-                (*this).flush(|head, count| held.give_blocks(head, count));
+                (*this).flush(|class, head, count| held.give_blocks_of(class, head, count));
             } else {
                 held.parked_bytes += bytes;
             }
@@ -221,15 +221,15 @@ impl Tcache {
     fn leave(&self, arena: &Arena, held: Option<Guard<'_>>) {
         match held {
             Some(mut held) => {
-                self.flush(|head, count| {
+                self.flush(|class, head, count| {
                     // SAFETY: the cache's blocks are its arena's, and the lock is held.
-                    unsafe { held.give_blocks(head, count) }
+                    unsafe { held.give_blocks_of(class, head, count) }
                 });
                 arena.leave(&mut held);
             }
             None => {
                 // SAFETY: the cache's blocks are its arena's.
-                self.flush(|head, _| unsafe { arena.give_remotely(head) });
+                self.flush(|_, head, _| unsafe { arena.give_remotely(head) });
                 arena.attach().detach();
             }
         }
@@ -305,7 +305,7 @@ impl Tcache {
     /// The cache is the calling thread's, which does not use it again, and `arena` its arena.
     unsafe fn abandon(&self, arena: &Arena) {
         // SAFETY: the cache's blocks are its arena's.
-        self.flush(|head, _| unsafe { arena.give_remotely(head) });
+        self.flush(|_, head, _| unsafe { arena.give_remotely(head) });
         Self::let_loose(ptr::from_ref(self).cast_mut());
     }
 
@@ -337,7 +337,7 @@ impl Tcache {
         let moving = self.in_transit.replace(ptr::null_mut());
         let mut found = moving.is_null();
         let arena = self.arena();
-        self.flush(|head, _| {
+        self.flush(|_, head, _| {
             found |= head == moving;
             // SAFETY: a list of blocks of the arena that no thread can reach any more.
             unsafe { arena.give(head) };

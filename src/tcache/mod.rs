@@ -463,14 +463,14 @@ impl Tcache {
     }
 
     /// Empties all bins and spares.
-    fn flush(&self, mut give: impl FnMut(*mut Block, usize)) {
+    fn flush(&self, mut give: impl FnMut(Class, *mut Block, usize)) {
         for class in 1..CLASSES {
             if !self.bin(class).head.get().is_null() {
                 let bin = self.empty_bin(class, magazine_capacity(class));
-                give(bin.head, bin.count);
+                give(class, bin.head, bin.count);
             }
             if let Some(spare) = self.spare(class).take() {
-                give(spare.head, spare.count);
+                give(class, spare.head, spare.count);
             }
         }
     }

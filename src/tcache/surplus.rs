@@ -46,7 +46,7 @@ impl Tcache {
                 overflows.set(PROBE_IS_DUE);
                 let depot = || self.arena().depot_take(class);
                 while let Some(magazine) = self.spare(class).take().or_else(depot) {
-                    self.give_home(magazine);
+                    self.give_home(class, magazine);
                 }
                 while let Some(mut held) = self.lock_to_give() {
                     // SAFETY: the lock is held.
@@ -54,7 +54,7 @@ impl Tcache {
                         break;
                     }
                 }
-                self.give_home(self.empty_bin(class, PROBE_BLOCKS));
+                self.give_home(class, self.empty_bin(class, PROBE_BLOCKS));
             }
             PROBE_IS_DUE => {
                 overflows.set(PROBED);
@@ -62,7 +62,7 @@ impl Tcache {
                 let probe = self.empty_bin(class, self.small_places(class));
                 // SAFETY: the bin is a list of this thread's own blocks of its arena.
                 if let Err(probe) = unsafe { self.arena().depot_put(class, probe) } {
-                    self.give_home(probe);
+                    self.give_home(class, probe);
                 }
             }
             _ if self.arena().depot_count(class) == 0 => {
@@ -106,7 +106,7 @@ impl Tcache {
                 Err(back) => magazine = back,
             }
         }
-        self.give_home(magazine);
+        self.give_home(class, magazine);
     }
 
     /// Makes the full bin of `class` the spare magazine, and gives the old one away.
@@ -120,7 +120,7 @@ impl Tcache {
         // give it home, and a child must not do so again.
         // SAFETY: a bin is a list of so many blocks, this thread's.
         if let Err(magazine) = unsafe { spare.put(full) } {
-            self.give_home(magazine);
+            self.give_home(class, magazine);
         }
     }
 
@@ -142,7 +142,7 @@ impl Tcache {
                 None => Err(magazine),
             };
             if let Err(magazine) = kept {
-                self.arena().give_under(held.as_mut(), magazine.head);
+                self.arena().give_under(held.as_mut(), class, magazine.head);
             }
         }
         let count = overflows.get() + (magazine_capacity(class) / MANY_BLOCKS).max(1) as u8;
@@ -150,11 +150,11 @@ impl Tcache {
         overflows.set(if count < many { count } else { ONLY_FREES });
     }
 
-    /// Gives a list of blocks to their slabs.
-    pub(super) fn give_home(&self, magazine: Chain) {
+    /// Gives a list of blocks of one class to their slabs.
+    fn give_home(&self, class: Class, magazine: Chain) {
         let mut held = self.lock_to_give();
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
-        unsafe { self.arena().give_under(held.as_mut(), magazine.head) };
+        unsafe { self.arena().give_under(held.as_mut(), class, magazine.head) };
     }
 
     /// The lock of the thread's arena, if it is to be had, with what came home taken.
