@@ -203,8 +203,7 @@ pub fn after_fork() {
 /// bytes at the top of each arena's newest heap. What other threads have in their bins stays with
 /// them. The bytes given back.
 pub fn trim(pad: usize) -> usize {
-    let held = || MAPPED.brk.get() + MAPPED.mmap.get();
-    let before = held();
+    let before = MAPPED.bytes();
     // SAFETY: the word always points at a cache; a live one is this thread's.
     let cache = unsafe { &*tls::get() };
     if cache.state() == State::Live {
@@ -220,7 +219,7 @@ pub fn trim(pad: usize) -> usize {
         freed += purge_all(arena, pad);
     }
     // Blocks on their way home may have lowered the break already.
-    freed.max(before.saturating_sub(held()))
+    freed.max(before.saturating_sub(MAPPED.bytes()))
 }
 
 /// Gives the blocks that wait in an arena's lists back to their slabs, a magazine at a time.

@@ -35,6 +35,13 @@ pub struct Mapped {
     pub heaps: Gauge,
 }
 
+impl Mapped {
+    /// Bytes of both kinds.
+    pub fn bytes(&self) -> usize {
+        self.brk.get() + self.mmap.get()
+    }
+}
+
 /// A count and its highest value.
 #[derive(Debug)]
 pub struct Gauge {

@@ -58,7 +58,7 @@ fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
     let found = find().or_else(|| {
         // More than there is at all is not found by giving back and trying again.
-        if bytes > MAPPED.brk.get() + MAPPED.mmap.get() {
+        if bytes > MAPPED.bytes() {
             return None;
         }
         // What is purged has coalesced.
