@@ -3,9 +3,10 @@
 
 use super::Inner;
 use super::decay::STEPS;
-use super::slab::{List, Slab};
+use super::slab::Slab;
+use super::slab_lists::List;
 use crate::os::{self, PAGE};
-use crate::page_map;
+use crate::page_map::{self, PageId};
 use crate::size_class::{self, CLASSES, Class, GRANULE};
 use crate::sync::block::{Block, Chain};
 use crate::window;
@@ -18,6 +19,10 @@ const MAX_BLOCKS: usize = GRANULE / size_class::MIN_ALIGN;
 /// Slabs at the cold end of a class's list that turn out to be in use, after which the rest of the
 /// list is left for the next time.
 const YOUNG_SEEN: usize = 32;
+
+/// Epochs after which an empty slab becomes a free chunk: half the decay time, before which nothing
+/// that is free is given back anyway.
+const EMPTY_AGE: u8 = STEPS as u8 / 2;
 
 /// The blocks of a slab that start in a page of it, as far as there are `carved`.
 fn blocks_of_page(page: usize, size: usize, carved: usize) -> Range<usize> {
@@ -257,18 +262,27 @@ impl Inner {
         let mut left = slabs;
         let mut bytes = 0;
         for class in first..CLASSES {
+            // SAFETY: the caller's contract.
+            while unsafe { self.is_old(self.class(class).empty.last, age.min(EMPTY_AGE)) } {
+                if left == 0 {
+                    return (Some(class), bytes);
+                }
+                left -= 1;
+                // SAFETY: there is one; the caller's contract.
+                unsafe { self.drop_last_empty(class) };
+            }
             let mut young = 0;
-            while self.class(class).last != 0 && young < YOUNG_SEEN {
+            while self.class(class).warm.last != 0 && young < YOUNG_SEEN {
                 if left == 0 {
                     return (Some(class), bytes);
                 }
                 // SAFETY: ids on the lists are those of slabs of this arena.
                 unsafe {
-                    let start = page_map::page_address(self.class(class).last);
+                    let start = page_map::page_address(self.class(class).warm.last);
                     let slab = page_map::desc(start).cast::<Slab>();
-                    if (self.bins.epoch as u8).wrapping_sub((*slab).epoch) < age {
+                    if !self.is_old(self.class(class).warm.last, age) {
                         young += 1;
-                        if self.class(class).first == self.class(class).last {
+                        if self.class(class).warm.first == self.class(class).warm.last {
                             break;
                         }
                         self.warm(class, start, slab);
@@ -282,17 +296,24 @@ impl Inner {
         (None, bytes)
     }
 
-    /// Gives the free pages of a warm slab back, or makes it a free chunk if it is unused; the
-    /// bytes given back at once.
+    /// Whether there is a slab with this id, and it was not touched for `age` epochs.
+    ///
+    /// # Safety
+    /// The id is 0, or that of a slab of this arena, whose lock is held.
+    unsafe fn is_old(&self, id: PageId, age: u8) -> bool {
+        if id == 0 {
+            return false;
+        }
+        // SAFETY: the caller's contract.
+        let epoch = unsafe { (*page_map::desc(page_map::page_address(id)).cast::<Slab>()).epoch };
+        (self.bins.epoch as u8).wrapping_sub(epoch) >= age
+    }
+
+    /// Gives the free pages of a warm slab back; the bytes.
     unsafe fn cool(&mut self, class: Class, start: usize, slab: *mut Slab) -> usize {
         // SAFETY: the slab is a warm one of this arena, whose lock is held.
         unsafe {
             self.unlist(class, slab);
-            if Self::is_unused(slab) {
-                self.class_mut(class).empty -= 1;
-                self.drop_slab(class, start, slab);
-                return 0;
-            }
             let bytes = match os::page_size() {
                 PAGE => drop_pages(slab, start, self.id),
                 _ => 0,
