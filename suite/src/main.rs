@@ -2,6 +2,7 @@
 
 mod analysis;
 mod comparison;
+mod instructions;
 mod machine;
 mod measure;
 mod plots;
@@ -34,6 +35,11 @@ enum Command {
         /// Keep the results that are there
         #[arg(long)]
         resume: bool,
+    },
+    /// Count the instructions of whole programs under valgrind, and write INSTRUCTIONS.md
+    Instructions {
+        #[command(flatten)]
+        places: Places,
     },
     /// Report on the results that are there
     Report {
@@ -91,6 +97,7 @@ fn main() -> Result<()> {
             measure::run(&places, &programs, &measure::Extent { runs, only, resume })?;
             report::write(&places, &programs)
         }
+        Command::Instructions { places } => instructions::write(&places.absolute()?),
         Command::Report { places } => {
             let places = places.absolute()?;
             report::write(&places, &programs::all(&places)?)

@@ -56,12 +56,14 @@ const CHECKED: [(&str, u64, &[&str]); 5] = [
     ("alignment_mix", 200_000, &["--max-align", "65536", "--max-size", "262144"]),
 ];
 
-/// How much smaller a quick run is.
+/// How much smaller a quick run is …
 const QUICK: u64 = 20;
+/// … and one under valgrind.
+const COUNTED: u64 = 8;
 
 /// All programs.
 pub fn all(places: &Places) -> Result<Vec<Program>> {
-    let mut all = real(places)?;
+    let mut all = real(places, if places.quick { QUICK } else { 1 })?;
     all.extend(checked(places));
     all.extend(workloads(places));
     all.extend(scaling(places));
@@ -73,17 +75,22 @@ fn program(name: impl Into<String>, kind: Kind, command: &[&str]) -> Program {
     Program { name: name.into(), kind, command }
 }
 
-fn real(places: &Places) -> Result<Vec<Program>> {
-    let quick = places.quick;
+/// The real programs with less to do, for valgrind.
+pub fn small(places: &Places) -> Result<Vec<Program>> {
+    real(places, COUNTED)
+}
+
+/// The real programs, with so much less to do.
+fn real(places: &Places, part: u64) -> Result<Vec<Program>> {
     let script = |name: &str| places.root.join("suite/programs").join(name).display().to_string();
     let inputs = places.target.join("suite/inputs");
     let input = |name: &str| {
-        let name = if quick { format!("quick-{name}") } else { name.to_owned() };
+        let name = if part > 1 { format!("quick-{name}") } else { name.to_owned() };
         inputs.join(name).display().to_string()
     };
     let redis = places.target.join("redis").display().to_string();
     let object = places.target.join("suite/object.o").display().to_string();
-    let amount = |full: u64| (full / if quick { QUICK } else { 1 }).max(1).to_string();
+    let amount = |full: u64| (full / part).max(1).to_string();
     let cc1 = compiler("gcc", "cc1")?;
     let cc1plus = compiler("g++", "cc1plus")?;
     let read = format!(".read {}", input("script.sql"));

@@ -49,7 +49,8 @@ pub fn write(places: &Places, programs: &[Program]) -> Result<()> {
     }
     writeln!(
         text,
-        "## Instructions\n\nOf malloc and free: [INSTRUCTIONS.md](../benches/INSTRUCTIONS.md)."
+        "## Instructions\n\nOf malloc and free: [benches/INSTRUCTIONS.md](../benches/INSTRUCTIONS.md); of whole \
+         programs: [INSTRUCTIONS.md](INSTRUCTIONS.md)."
     )?;
     let file = folder.join("RESULTS.md");
     fs::write(&file, format!("{}\n", text.trim_end()))?;
@@ -95,7 +96,7 @@ fn table(head: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String
 }
 
 /// A Markdown table of text.
-fn text_table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub fn text_table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     aligned_table("---|", &head.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(), rows)
 }
 
@@ -113,7 +114,8 @@ fn aligned_table(
     text
 }
 
-fn facts(places: &Places) -> String {
+/// The machine and what is measured, as a table.
+pub fn facts(places: &Places) -> String {
     let rows = machine::facts(places).into_iter().map(|(what, value)| vec![what.to_owned(), value]);
     text_table(&["machine", ""], rows)
 }
