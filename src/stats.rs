@@ -64,8 +64,6 @@ pub struct Stats {
     pub free_chunks: usize,
     /// Bytes of free chunks.
     pub free_chunk_bytes: usize,
-    /// Bytes of slabs of which no block is out, kept for the next blocks of their classes.
-    pub empty_slab_bytes: usize,
     /// Bytes of top chunks.
     pub top_bytes: usize,
     /// Blocks freed by threads of other arenas, ever.
@@ -96,7 +94,6 @@ pub fn collect() -> Stats {
         cached_bytes: 0,
         free_chunks: 0,
         free_chunk_bytes: 0,
-        empty_slab_bytes: 0,
         top_bytes: 0,
         remote_frees: 0,
         remote_pending_bytes: 0,
@@ -145,7 +142,6 @@ impl Stats {
         self.in_use_bytes += inner.large_bytes;
         self.top_bytes += top_bytes(&inner.heap);
         self.free_chunk_bytes += inner.bins.pages() * PAGE;
-        self.empty_slab_bytes += inner.empty_bytes();
         // SAFETY: the caller holds the arena's lock.
         self.free_chunks += unsafe { inner.bins.count() };
     }
@@ -181,7 +177,6 @@ impl Stats {
                 ("cached_blocks", self.cached_blocks as u64),
                 ("cached_bytes", self.cached_bytes as u64),
                 ("free_chunk_bytes", self.free_chunk_bytes as u64),
-                ("empty_slab_bytes", self.empty_slab_bytes as u64),
                 ("top_bytes", self.top_bytes as u64),
                 ("purged_bytes", PURGED_BYTES.load(Relaxed)),
                 ("remote_frees", self.remote_frees),
@@ -361,7 +356,7 @@ pub fn write_summary() {
     row("in use bytes  ", stats.in_use_bytes);
     row("in use blocks ", stats.in_use_blocks);
     row("cached bytes  ", stats.cached_bytes);
-    row("free bytes    ", stats.free_chunk_bytes + stats.empty_slab_bytes + stats.top_bytes);
+    row("free bytes    ", stats.free_chunk_bytes + stats.top_bytes);
     row("mmap blocks   ", stats.huge_blocks);
     os::write_all(2, text.as_bytes());
 }

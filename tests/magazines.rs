@@ -1,5 +1,5 @@
-//! Full magazines beyond the depot's slots, and empty slabs: what a burst frees is kept for the next one,
-//! unless something else needs it.
+//! Full magazines beyond the depot's slots: what a burst frees is kept for the next one, unless
+//! something else needs it.
 
 use arenite::{Arenite, stats};
 use std::alloc::{GlobalAlloc, Layout};
@@ -92,29 +92,4 @@ fn what_a_burst_freed_goes_home_when_nobody_wants_it() {
         slow_paths();
     }
     ARENITE.set_decay_ms(1000);
-}
-
-/// Bytes of the heaps below their tops.
-fn heap_bytes() -> usize {
-    let stats = stats::collect();
-    stats.heap_bytes() - stats.top_bytes
-}
-
-#[test]
-fn slabs_that_a_burst_emptied_are_kept_for_their_class_and_given_to_others_before_fresh_memory() {
-    const LARGE_BURST: usize = 8 << 20;
-    let _alone = alone();
-    ARENITE.trim();
-    free(allocate(LARGE_BURST, 112), 112);
-    let (slabs, _) = figures(112);
-    assert!(slabs * 16384 > LARGE_BURST / 2, "{slabs} slabs are left");
-    let before = heap_bytes();
-    let others = allocate(LARGE_BURST, 448);
-    let after = heap_bytes();
-    assert!(after < before + (1 << 20), "{before} bytes of heaps, then {after}");
-    let (left, _) = figures(112);
-    assert!(left < slabs / 4, "{left} slabs of {slabs} are left");
-    free(others, 448);
-    ARENITE.trim();
-    assert_eq!((figures(112).0, figures(448).0), (0, 0), "slabs after a trim");
 }

@@ -54,10 +54,7 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
         usmblks: 0,
         fsmblks: figures.cached_bytes,
         uordblks: figures.in_use_bytes - figures.huge_bytes.min(figures.in_use_bytes),
-        fordblks: figures.free_chunk_bytes
-            + figures.empty_slab_bytes
-            + figures.top_bytes
-            + figures.cached_bytes,
+        fordblks: figures.free_chunk_bytes + figures.top_bytes + figures.cached_bytes,
         keepcost: figures.top_bytes,
     }
 }

@@ -11,7 +11,6 @@ mod magazines;
 pub mod pages;
 pub mod purge;
 pub mod slab;
-mod slab_lists;
 mod slab_pages;
 
 pub use all::{ARENAS, Waits};
@@ -76,10 +75,6 @@ pub struct Inner {
     warm_free_bytes: usize,
     /// Bytes of the magazines that lie in no slot of the depot.
     magazine_bytes: usize,
-    /// Bytes of slabs of which no block is out …
-    empty_bytes: usize,
-    /// … and their classes: bit n is class n's.
-    empty_classes: u64,
     /// Caches of ended threads, with what they hold: the first of a list that the caches link.
     pub parked: *mut Parked,
     /// Times that a cache was parked or taken.
@@ -113,8 +108,6 @@ impl Inner {
             decay: Decay::new(),
             warm_free_bytes: 0,
             magazine_bytes: 0,
-            empty_bytes: 0,
-            empty_classes: 0,
             parked: core::ptr::null_mut(),
             parked_uses: 0,
             parked_idle: IdleEpochs::NONE,
@@ -131,11 +124,6 @@ impl Inner {
     #[inline]
     pub fn class(&self, class: Class) -> &ClassState {
         &self.classes[class]
-    }
-
-    /// Bytes of slabs of which no block is out.
-    pub fn empty_bytes(&self) -> usize {
-        self.empty_bytes
     }
 
     #[inline]
@@ -162,7 +150,7 @@ pub struct Arena {
     purgeable: AtomicUsize,
     /// What [`Inner::bytes_in_use`] was then …
     in_use: AtomicUsize,
-    /// … and the bytes of dirty chunks, empty slabs and magazines.
+    /// … and the bytes of dirty chunks and magazines.
     dirty: AtomicUsize,
     /// The bytes that were counted against the process's limits. Written under the lock.
     counted: AtomicUsize,
@@ -209,7 +197,7 @@ impl Drop for Guard<'_> {
         // Relaxed: an estimate, which orders nothing.
         self.arena.purgeable.store(self.purgeable_bytes(), Relaxed);
         self.arena.in_use.store(self.bytes_in_use(), Relaxed);
-        let dirty = self.bins.dirty_pages() * os::PAGE + self.empty_bytes + self.magazine_bytes;
+        let dirty = self.bins.dirty_pages() * os::PAGE + self.magazine_bytes;
         self.arena.dirty.store(dirty, Relaxed);
         if limit::is_set() {
             let now = self.committed_bytes();
@@ -484,7 +472,7 @@ impl Arena {
         self.in_use.load(Relaxed)
     }
 
-    /// Bytes of its free chunks that may hold memory, of its empty slabs, and of its magazines, about.
+    /// Bytes of its free chunks that may hold memory, and of its magazines, about.
     pub fn dirty_bytes(&self) -> usize {
         self.dirty.load(Relaxed)
     }

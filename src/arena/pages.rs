@@ -77,7 +77,7 @@ impl Inner {
         unsafe {
             let warm = if is_slab { self.take_warm(pages) } else { None };
             let at_hand = warm
-                .or_else(|| self.take_from_kept(pages, align))
+                .or_else(|| self.take_from_magazines(pages, align))
                 .or_else(|| self.take_from_bins(pages, align, false))
                 .or_else(|| self.take_from_top(pages, align));
             self.decay.note(self.dirty_pages());
@@ -100,28 +100,32 @@ impl Inner {
     unsafe fn take_warm(&mut self, pages: usize) -> Option<Run> {
         // SAFETY: the lock is held.
         unsafe {
-            self.take_dirty_run(pages, GRANULE)
-                .or_else(|| self.take_from_empty_slabs(pages, GRANULE))
-                .or_else(|| self.borrow_run(pages, true))
+            let own = self.take_from_bins(pages, GRANULE, true);
+            if own.is_some() {
+                return own;
+            }
+            if self.heap.spare_bytes() >= pages * PAGE {
+                return self.take_from_top(pages, GRANULE);
+            }
+            self.borrow_run(pages, true)
         }
     }
 
-    /// Takes a run of pages that become free when empty slabs are dropped and full magazines go home,
-    /// rather than fresh ones.
+    /// Takes a run of pages that become free when full magazines go home, rather than fresh ones.
     #[inline]
-    unsafe fn take_from_kept(&mut self, pages: usize, align: usize) -> Option<Run> {
-        let kept = self.empty_bytes + self.magazine_bytes;
-        if kept < pages * PAGE || self.heap.spare_bytes() >= pages * PAGE {
+    unsafe fn take_from_magazines(&mut self, pages: usize, align: usize) -> Option<Run> {
+        if self.magazine_bytes < pages * PAGE || self.heap.spare_bytes() >= pages * PAGE {
             return None;
         }
         // SAFETY: the lock is held.
         unsafe {
             for _ in 0..MAGAZINE_PIECES {
-                let run = self
-                    .take_dirty_run(pages, align)
-                    .or_else(|| self.take_from_empty_slabs(pages, align));
+                let run = self.take_from_bins(pages, align, true);
                 if run.is_some() {
                     return run;
+                }
+                if self.heap.spare_bytes() >= pages * PAGE {
+                    return self.take_from_top(pages, align);
                 }
                 if !self.give_most_magazines() {
                     break;
@@ -129,32 +133,6 @@ impl Inner {
             }
         }
         None
-    }
-
-    /// Drops empty slabs until there is such a run.
-    unsafe fn take_from_empty_slabs(&mut self, pages: usize, align: usize) -> Option<Run> {
-        // SAFETY: the lock is held.
-        unsafe {
-            while self.drop_empty_slab() {
-                let run = self.take_dirty_run(pages, align);
-                if run.is_some() {
-                    return run;
-                }
-            }
-        }
-        None
-    }
-
-    /// Takes a run of touched pages from the bins, else from the top.
-    unsafe fn take_dirty_run(&mut self, pages: usize, align: usize) -> Option<Run> {
-        // SAFETY: the lock is held.
-        unsafe {
-            let run = self.take_from_bins(pages, align, true);
-            if run.is_none() && self.heap.spare_bytes() >= pages * PAGE {
-                return self.take_from_top(pages, align);
-            }
-            run
-        }
     }
 
     /// Takes pages of a free chunk, or of a dirty one if `only_dirty`.
@@ -213,7 +191,7 @@ impl Inner {
             unsafe {
                 let run = other
                     .take_from_bins(pages, GRANULE, only_dirty)
-                    .or_else(|| other.take_from_kept(pages, GRANULE))?;
+                    .or_else(|| other.take_from_magazines(pages, GRANULE))?;
                 let dirty = other.dirty_pages();
                 other.decay.note(dirty);
                 Some(run)

@@ -32,10 +32,10 @@ impl Search {
 }
 
 impl Inner {
-    /// Free pages that may hold memory of the machine: dirty chunks, empty slabs, and the touched part of
-    /// the top.
+    /// Free pages that may hold memory of the machine: dirty chunks, and the touched part of the
+    /// top.
     pub fn dirty_pages(&self) -> usize {
-        self.bins.dirty_pages() + (self.empty_bytes + self.heap.spare_bytes()) / PAGE
+        self.bins.dirty_pages() + self.heap.spare_bytes() / PAGE
     }
 
     /// Bytes that could be given back, about: dirty pages, magazines, and free blocks of slabs that

@@ -6,11 +6,10 @@
 //! with the program, in a cache on its way, or on the slab's free list.
 
 use super::magazines::Magazines;
-use super::slab_lists::{List, Slabs};
 use super::{IdleEpochs, Inner, slab_pages};
 use crate::check::invariant;
 use crate::os::PAGE;
-use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageState};
+use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
 use crate::size_class::{self, Class, GRANULE};
 use crate::sync::block::{Block, Chain};
 use crate::window;
@@ -44,18 +43,31 @@ pub struct Slab {
 const _: () = assert!(size_of::<Slab>() == 3 * size_of::<PageDesc>());
 const _: () = assert!(GRANULE / PAGE >= 4);
 
+/// A class's lists of slabs that have blocks to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum List {
+    /// On none: all blocks are out.
+    None,
+    /// Those that were in use lately, and the first to give.
+    Warm,
+    /// Those whose free pages were given back to the kernel.
+    Bare,
+}
+
 /// What an arena keeps for each class.
 #[derive(Debug, Clone, Copy)]
 pub struct ClassState {
-    /// Slabs that have blocks out, and free or uncarved ones.
-    pub(super) warm: Slabs,
+    /// Slabs that have free or uncarved blocks; the most recently freed into first …
+    pub(super) first: PageId,
+    /// … and the last of them.
+    pub(super) last: PageId,
     /// Slabs that had room and were not touched for long.
-    pub(super) bare: Slabs,
-    /// Slabs of which no block is out: as good as free chunks for who needs pages, and better for the
-    /// class's next blocks, which are carved and linked already.
-    pub(super) empty: Slabs,
+    bare: PageId,
     /// Slabs of the class.
     pub slabs: u32,
+    /// Slabs of which no block is out; kept up to [`EMPTY_KEPT`].
+    pub(super) empty: u32,
     /// Blocks given to threads and not back.
     pub out: usize,
     /// Blocks given to threads since the start.
@@ -68,6 +80,9 @@ pub struct ClassState {
     pub(super) idle: IdleEpochs,
 }
 
+/// Empty slabs of a class that are kept for its next blocks.
+const EMPTY_KEPT: u32 = 1;
+
 /// Bytes of requests that a class gets from larger classes before it gets slabs of its own: a
 /// short program touches fewer pages so, and moves the break once.
 const LENT_BYTES: u32 = 4096;
@@ -75,10 +90,11 @@ const LENT_BYTES: u32 = 4096;
 impl ClassState {
     /// No slabs.
     pub const NEW: ClassState = ClassState {
-        warm: Slabs::NONE,
-        bare: Slabs::NONE,
-        empty: Slabs::NONE,
+        first: 0,
+        last: 0,
+        bare: 0,
         slabs: 0,
+        empty: 0,
         out: 0,
         refilled: 0,
         lent: 0,
@@ -144,9 +160,9 @@ pub unsafe fn is_block(address: usize, class: Class) -> bool {
 impl Inner {
     /// Whether fresh memory would be touched for blocks of `class`.
     pub fn would_grow(&self, class: Class) -> bool {
-        let ClassState { warm, bare, .. } = *self.class(class);
+        let ClassState { first, bare, .. } = *self.class(class);
         let at_hand = self.dirty_pages() * PAGE + self.magazine_bytes;
-        warm.first == 0 && bare.first == 0 && at_hand < size_class::slab_bytes(class)
+        first == 0 && bare == 0 && at_hand < size_class::slab_bytes(class)
     }
 
     /// Blocks of `class` for a thread, at least one unless memory is out, at most `want`: freed
@@ -162,6 +178,9 @@ impl Inner {
                 let Some((start, slab)) = self.slab_with_room(class) else { break };
                 if (*slab).free.is_null() && got.count > 0 {
                     break;
+                }
+                if Self::is_unused(slab) {
+                    self.class_mut(class).empty -= 1;
                 }
                 let free = (*slab).free_count;
                 if !(*slab).free.is_null() {
@@ -365,6 +384,24 @@ impl Inner {
         *out -= blocks;
     }
 
+    /// Keeps a slab of which no block is out for the next blocks of its class, or makes it a free chunk.
+    ///
+    /// # Safety
+    /// The slab is a warm one of this arena, of `class`, whose blocks are counted; the arena's lock is
+    /// held.
+    unsafe fn slab_is_unused(&mut self, class: Class, start: usize, slab: *mut Slab) {
+        let state = self.class_mut(class);
+        if state.empty < EMPTY_KEPT {
+            state.empty += 1;
+            return;
+        }
+        // SAFETY: the caller's contract.
+        unsafe {
+            self.unlist(class, slab);
+            self.drop_slab(class, start, slab);
+        }
+    }
+
     /// Whether the free list of its slab holds the block.
     ///
     /// # Safety
@@ -381,6 +418,92 @@ impl Inner {
     pub(super) unsafe fn is_unused(slab: *mut Slab) -> bool {
         // SAFETY: a slab of this arena, whose lock is held.
         unsafe { (*slab).free_count + (*slab).dropped_blocks == (*slab).carved.load(Relaxed) }
+    }
+
+    /// The slab that gives the class's next blocks, made a warm one: its start and state.
+    unsafe fn slab_with_room(&mut self, class: Class) -> Option<(usize, *mut Slab)> {
+        let ClassState { first, bare, .. } = *self.class(class);
+        let id = if first != 0 { first } else { bare };
+        if id == 0 {
+            return None;
+        }
+        // SAFETY: ids on the lists are those of slabs.
+        unsafe {
+            let start = page_map::page_address(id);
+            let slab = page_map::desc(start).cast::<Slab>();
+            if first == 0 {
+                self.warm(class, start, slab);
+            }
+            Some((start, slab))
+        }
+    }
+
+    /// Makes the slab the first of the warm ones, from whatever list it is on.
+    ///
+    /// # Safety
+    /// The slab is one of this arena, of `class`; the arena's lock is held.
+    pub(super) unsafe fn warm(&mut self, class: Class, start: usize, slab: *mut Slab) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if (*slab).list != List::None {
+                self.unlist(class, slab);
+            }
+            self.list(class, start, slab, List::Warm);
+        }
+    }
+
+    /// Puts a slab that is on no list in front of one.
+    ///
+    /// # Safety
+    /// As for [`Inner::warm`].
+    pub(super) unsafe fn list(&mut self, class: Class, start: usize, slab: *mut Slab, list: List) {
+        // SAFETY: the caller's contract; ids on the lists are those of slabs.
+        unsafe {
+            let id = page_map::page_id(start);
+            let state = self.class_mut(class);
+            let first = if list == List::Warm { &mut state.first } else { &mut state.bare };
+            let next = core::mem::replace(first, id);
+            (*slab).desc.next = next;
+            (*slab).desc.prev = 0;
+            (*slab).list = list;
+            if next != 0 {
+                (*page_map::desc(page_map::page_address(next))).prev = id;
+            } else if list == List::Warm {
+                state.last = id;
+            }
+            if list == List::Warm {
+                self.note_free_blocks(slab, 0);
+            }
+        }
+    }
+
+    /// Takes a slab off its list.
+    ///
+    /// # Safety
+    /// As for [`Inner::warm`]; the slab is on a list.
+    pub(super) unsafe fn unlist(&mut self, class: Class, slab: *mut Slab) {
+        // SAFETY: the caller's contract; ids on the lists are those of slabs.
+        unsafe {
+            let PageDesc { next, prev, .. } = (*slab).desc;
+            let is_warm = (*slab).list == List::Warm;
+            let state = self.class_mut(class);
+            if prev != 0 {
+                (*page_map::desc(page_map::page_address(prev))).next = next;
+            } else if is_warm {
+                state.first = next;
+            } else {
+                state.bare = next;
+            }
+            if next != 0 {
+                (*page_map::desc(page_map::page_address(next))).prev = prev;
+            } else if is_warm {
+                state.last = prev;
+            }
+            if is_warm {
+                self.warm_free_bytes -= usize::from((*slab).free_count) * size_class::size(class);
+            }
+            (*slab).list = List::None;
+        }
     }
 
     #[cold]
@@ -412,7 +535,9 @@ impl Inner {
             }
             page_map::set_owner(run.start, bytes, Owner::new(self.id, class as u16));
             self.list(class, run.start, slab, List::Warm);
-            self.class_mut(class).slabs += 1;
+            let state = self.class_mut(class);
+            state.slabs += 1;
+            state.empty += 1;
         }
         true
     }
@@ -429,7 +554,7 @@ impl Inner {
         unsafe {
             let home = (*slab).desc.home_or_epoch;
             window::of(self.id).set(start, bytes, 0);
-            clear_marks(slab, start);
+            slab_pages::clear_marks(slab, start);
             page_map::set_owner(start, bytes, Owner::new(self.id, KIND_LARGE));
             *page_map::desc(start + PAGE) = PageDesc::INSIDE;
             *page_map::desc(start + 2 * PAGE) = PageDesc::INSIDE;
@@ -440,27 +565,6 @@ impl Inner {
             }
             self.class_mut(class).slabs -= 1;
             self.give_run_home(start, bytes / PAGE, home);
-        }
-    }
-}
-
-/// Takes the marks of free blocks out of a slab that becomes ordinary memory: a program may copy
-/// what it finds in a fresh block to the start of another one, which must not look free then.
-unsafe fn clear_marks(slab: *mut Slab, start: usize) {
-    // SAFETY: no block of the slab is in use; carved blocks, and the one that the rest behind
-    // the last looks like, lie in the slab.
-    unsafe {
-        let class = usize::from((*slab).class);
-        let size = size_class::size(class);
-        let carved = usize::from((*slab).carved.load(Relaxed));
-        let rest = slab_pages::false_start(class) == Some(carved * size);
-        let dropped = (*slab).dropped.load(Relaxed);
-        let end = (carved + usize::from(rest)) * size;
-        for offset in (0..end).step_by(size) {
-            // Dropped pages hold no marks, and are not to be touched.
-            if dropped == 0 || dropped >> (offset / PAGE) & 1 == 0 {
-                Block::set_mark(core::ptr::with_exposed_provenance_mut(start + offset), 0);
-            }
         }
     }
 }

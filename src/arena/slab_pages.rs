@@ -3,10 +3,9 @@
 
 use super::Inner;
 use super::decay::STEPS;
-use super::slab::Slab;
-use super::slab_lists::List;
+use super::slab::{List, Slab};
 use crate::os::{self, PAGE};
-use crate::page_map::{self, PageId};
+use crate::page_map;
 use crate::size_class::{self, CLASSES, Class, GRANULE};
 use crate::sync::block::{Block, Chain};
 use crate::window;
@@ -19,10 +18,6 @@ const MAX_BLOCKS: usize = GRANULE / size_class::MIN_ALIGN;
 /// Slabs at the cold end of a class's list that turn out to be in use, after which the rest of the
 /// list is left for the next time.
 const YOUNG_SEEN: usize = 32;
-
-/// Epochs after which an empty slab becomes a free chunk: half the decay time, before which nothing
-/// that is free is given back anyway.
-const EMPTY_AGE: u8 = STEPS as u8 / 2;
 
 /// The blocks of a slab that start in a page of it, as far as there are `carved`.
 fn blocks_of_page(page: usize, size: usize, carved: usize) -> Range<usize> {
@@ -137,10 +132,34 @@ unsafe fn link(
 
 /// Where what is left behind the last block of a slab looks like the start of one more, in a page in
 /// which blocks start, if it does. It has the mark of a free block once that page is carved.
-pub(super) fn false_start(class: Class) -> Option<usize> {
+fn false_start(class: Class) -> Option<usize> {
     let (size, bytes) = (size_class::size(class), size_class::slab_bytes(class));
     let rest = bytes / size * size;
     (rest < bytes && rest / PAGE == (rest - size) / PAGE).then_some(rest)
+}
+
+/// Takes the marks of free blocks out of a slab that becomes ordinary memory: a program may copy
+/// what it finds in a fresh block to the start of another one, which must not look free then.
+///
+/// # Safety
+/// No block of the slab at `start` is in use; its arena's lock is held.
+pub unsafe fn clear_marks(slab: *mut Slab, start: usize) {
+    // SAFETY: no block of the slab is in use; carved blocks, and the one that the rest behind
+    // the last looks like, lie in the slab.
+    unsafe {
+        let class = usize::from((*slab).class);
+        let size = size_class::size(class);
+        let carved = usize::from((*slab).carved.load(Relaxed));
+        let rest = false_start(class) == Some(carved * size);
+        let dropped = (*slab).dropped.load(Relaxed);
+        let end = (carved + usize::from(rest)) * size;
+        for offset in (0..end).step_by(size) {
+            // Dropped pages hold no marks, and are not to be touched.
+            if dropped == 0 || dropped >> (offset / PAGE) & 1 == 0 {
+                Block::set_mark(core::ptr::with_exposed_provenance_mut(start + offset), 0);
+            }
+        }
+    }
 }
 
 /// Lets the window show the pages, whose blocks are carved.
@@ -262,27 +281,18 @@ impl Inner {
         let mut left = slabs;
         let mut bytes = 0;
         for class in first..CLASSES {
-            // SAFETY: the caller's contract.
-            while unsafe { self.is_old(self.class(class).empty.last, age.min(EMPTY_AGE)) } {
-                if left == 0 {
-                    return (Some(class), bytes);
-                }
-                left -= 1;
-                // SAFETY: there is one; the caller's contract.
-                unsafe { self.drop_last_empty(class) };
-            }
             let mut young = 0;
-            while self.class(class).warm.last != 0 && young < YOUNG_SEEN {
+            while self.class(class).last != 0 && young < YOUNG_SEEN {
                 if left == 0 {
                     return (Some(class), bytes);
                 }
                 // SAFETY: ids on the lists are those of slabs of this arena.
                 unsafe {
-                    let start = page_map::page_address(self.class(class).warm.last);
+                    let start = page_map::page_address(self.class(class).last);
                     let slab = page_map::desc(start).cast::<Slab>();
-                    if !self.is_old(self.class(class).warm.last, age) {
+                    if (self.bins.epoch as u8).wrapping_sub((*slab).epoch) < age {
                         young += 1;
-                        if self.class(class).warm.first == self.class(class).warm.last {
+                        if self.class(class).first == self.class(class).last {
                             break;
                         }
                         self.warm(class, start, slab);
@@ -296,24 +306,17 @@ impl Inner {
         (None, bytes)
     }
 
-    /// Whether there is a slab with this id, and it was not touched for `age` epochs.
-    ///
-    /// # Safety
-    /// The id is 0, or that of a slab of this arena, whose lock is held.
-    unsafe fn is_old(&self, id: PageId, age: u8) -> bool {
-        if id == 0 {
-            return false;
-        }
-        // SAFETY: the caller's contract.
-        let epoch = unsafe { (*page_map::desc(page_map::page_address(id)).cast::<Slab>()).epoch };
-        (self.bins.epoch as u8).wrapping_sub(epoch) >= age
-    }
-
-    /// Gives the free pages of a warm slab back; the bytes.
+    /// Gives the free pages of a warm slab back, or makes it a free chunk if it is unused; the
+    /// bytes given back at once.
     unsafe fn cool(&mut self, class: Class, start: usize, slab: *mut Slab) -> usize {
         // SAFETY: the slab is a warm one of this arena, whose lock is held.
         unsafe {
             self.unlist(class, slab);
+            if Self::is_unused(slab) {
+                self.class_mut(class).empty -= 1;
+                self.drop_slab(class, start, slab);
+                return 0;
+            }
             let bytes = match os::page_size() {
                 PAGE => drop_pages(slab, start, self.id),
                 _ => 0,

@@ -36,7 +36,6 @@ struct Figures {
     cached_blocks: u64,
     cached_bytes: u64,
     free_chunk_bytes: u64,
-    empty_slab_bytes: u64,
     top_bytes: u64,
     remote_frees: u64,
     remote_pending_bytes: u64,
@@ -228,12 +227,7 @@ impl Figures {
         );
         rows.row(
             "Free in heaps",
-            format!(
-                "chunks {}, empty slabs {}, tops {}",
-                bytes(self.free_chunk_bytes),
-                bytes(self.empty_slab_bytes),
-                bytes(self.top_bytes)
-            ),
+            format!("chunks {}, tops {}", bytes(self.free_chunk_bytes), bytes(self.top_bytes)),
         );
         rows.row(
             "Remote frees",
