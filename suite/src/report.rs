@@ -50,7 +50,7 @@ pub fn write(places: &Places, programs: &[Program]) -> Result<()> {
     writeln!(
         text,
         "## Instructions\n\nOf malloc and free: [benches/INSTRUCTIONS.md](../benches/INSTRUCTIONS.md); of whole \
-         programs: [INSTRUCTIONS.md](INSTRUCTIONS.md)."
+         programs: `suite instructions`."
     )?;
     let file = folder.join("RESULTS.md");
     fs::write(&file, format!("{}\n", text.trim_end()))?;
