@@ -427,10 +427,14 @@ unsafe fn usable_size_by_page_map(block: *mut u8, kind: Misuse) -> usize {
 
 /// A block of at least `bytes` at a multiple of `align`, a power of two; null when there is no
 /// memory.
+#[inline(always)]
 pub fn malloc_aligned(bytes: usize, align: usize) -> *mut u8 {
-    if align <= MIN_ALIGN {
-        return malloc(bytes);
-    }
+    if align <= MIN_ALIGN { malloc(bytes) } else { malloc_over_aligned(bytes, align) }
+}
+
+/// [`malloc_aligned`] for an alignment that not every block has.
+#[inline(never)]
+fn malloc_over_aligned(bytes: usize, align: usize) -> *mut u8 {
     if bytes <= MAX_SMALL && align <= GRANULE {
         let bytes = size_class::aligned(bytes.max(1), align);
         if bytes <= MAX_SMALL {

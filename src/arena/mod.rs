@@ -515,12 +515,8 @@ impl Arena {
         if head.is_null() {
             return;
         }
-        match self.try_lock() {
-            // SAFETY: the list was taken whole, and its blocks are this arena's.
-            Some(mut held) => unsafe { held.give_blocks(head, usize::MAX) },
-            // SAFETY: as above.
-            None => unsafe { self.give_remotely(head) },
-        }
+        // SAFETY: the list was taken whole, and its blocks are this arena's.
+        unsafe { self.give(head) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Blocks that change their size.
 
 use super::large::resize_large;
-use super::{class_in_window, free, malloc, malloc_aligned, usable_size_by_page_map};
+use super::{class_in_window, free, malloc_aligned, usable_size_by_page_map};
 use crate::arena::pages::is_huge;
 use crate::check::Misuse;
 use crate::huge;
@@ -28,7 +28,7 @@ pub unsafe fn realloc(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
     }
 }
 
-/// [`realloc`] of a block of a class, which holds `old` bytes.
+/// [`realloc`] of a block of a class, which holds `old` bytes at least.
 ///
 /// # Safety
 /// As for [`realloc`].
@@ -37,9 +37,8 @@ unsafe fn resize_small(block: *mut u8, old: usize, bytes: usize, align: usize) -
     if stays_in_place(bytes, old) {
         return block;
     }
-    let new = if align <= MIN_ALIGN { malloc(bytes) } else { malloc_aligned(bytes, align) };
     // SAFETY: the caller's contract.
-    unsafe { move_to(block, old, new, bytes) }
+    unsafe { move_to(block, old, malloc_aligned(bytes, align), bytes) }
 }
 
 /// # Safety
@@ -77,11 +76,11 @@ unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mu
 /// As for [`realloc`], and the block was asked for with `old` bytes.
 #[inline(never)]
 pub unsafe fn realloc_known(block: *mut u8, old: usize, bytes: usize) -> *mut u8 {
-    if bin_of_size(old) == bin_of_size(bytes) || stays_in_place(bytes, old) {
+    if bin_of_size(old) == bin_of_size(bytes) {
         return block;
     }
     // SAFETY: the caller's contract.
-    unsafe { move_to(block, old, malloc(bytes), bytes) }
+    unsafe { resize_small(block, old, bytes, MIN_ALIGN) }
 }
 
 /// Moves a block of `old` bytes to a new one of `bytes`, if there was memory for that.

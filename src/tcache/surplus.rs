@@ -99,14 +99,12 @@ impl Tcache {
             unsafe { Block::set_next(Block::last(magazine.head), head) };
             magazine.count += count;
         }
-        if magazine.count + places <= magazine_capacity(class).min(SMALL_SPARE) {
-            // SAFETY: the magazine is a list of so many blocks, this thread's.
-            match unsafe { spare.put(magazine) } {
-                Ok(()) => return,
-                Err(back) => magazine = back,
-            }
+        let is_full = magazine.count + places > magazine_capacity(class).min(SMALL_SPARE);
+        // SAFETY: the magazine is a list of so many blocks, this thread's.
+        let kept = if is_full { Err(magazine) } else { unsafe { spare.put(magazine) } };
+        if let Err(magazine) = kept {
+            self.give_home(class, magazine);
         }
-        self.give_home(class, magazine);
     }
 
     /// Makes the full bin of `class` the spare magazine, and gives the old one away.

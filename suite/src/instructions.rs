@@ -2,7 +2,9 @@
 //! run by less than a percent, so that they show what no time on a shared machine does; they do not
 //! show what waits for memory, for the kernel, or for other threads.
 
+use crate::analysis::geometric_mean;
 use crate::machine::{cpus, peers};
+use crate::measure::PEER_VARIABLE;
 use crate::programs::{self, Program};
 use crate::{Places, comparison, report};
 use anyhow::{Context, Result, ensure};
@@ -78,8 +80,9 @@ fn count(program: &Program, (name, library): &Allocator) -> Result<Option<f64>> 
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--trace-children=yes"]);
     command.args(&program.command);
     command.env("PYTHONHASHSEED", "0").env("PERL_HASH_SEED", "0");
-    if name == "tcmalloc" {
-        command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+    let (peer, variable, value) = PEER_VARIABLE;
+    if name == peer {
+        command.env(variable, value);
     }
     if let Some(library) = library {
         ensure!(library.exists(), "{} is missing", library.display());
@@ -127,13 +130,12 @@ fn text(
         rows.push(row);
     }
     let mut means = vec!["**geometric mean**".to_owned(), String::new()];
-    for ratios in &ratios {
+    for ratios in ratios {
         // Of those that ran everything: else it would be one over other programs.
-        let all = ratios.len() == programs.len();
-        let mean = ratios.iter().map(|ratio: &f64| ratio.ln()).sum::<f64>() / ratios.len() as f64;
-        means.push(if all { format!("{:.3}", mean.exp()) } else { "–".to_owned() });
+        let mean = geometric_mean(ratios).filter(|mean| mean.programs == programs.len());
+        means.push(mean.map_or_else(|| "–".to_owned(), |mean| format!("{:.3}", mean.value)));
     }
     rows.push(means);
-    writeln!(text, "{}", report::text_table(&head, rows.into_iter()))?;
+    writeln!(text, "{}", report::text_table(&head, rows))?;
     Ok(format!("{}\n", text.trim_end()))
 }

@@ -10,6 +10,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// A peer, and a variable that is set for it: TCMalloc has its per-CPU caches only if glibc leaves
+/// restartable sequences to it.
+pub const PEER_VARIABLE: (&str, &str, &str) =
+    ("tcmalloc", "GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+
 /// How much is run.
 pub struct Extent {
     pub runs: u32,
@@ -58,8 +63,8 @@ fn compare(places: &Places, program: &Program, runs: u32, file: &Path) -> Result
             command.args(["--only", "mimalloc-nothp"]);
         }
     }
-    // TCMalloc has its per-CPU caches only if glibc leaves restartable sequences to it.
-    command.args(["--env", "tcmalloc:GLIBC_TUNABLES=glibc.pthread.rseq=0"]);
+    let (peer, variable, value) = PEER_VARIABLE;
+    command.arg("--env").arg(format!("{peer}:{variable}={value}"));
     let library = places.target.join("release/libarenite.so");
     command.arg("--with").arg(format!("{NO_PURGE}={}", library.display()));
     command.arg("--only").arg(NO_PURGE);
