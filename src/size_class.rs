@@ -40,6 +40,10 @@ pub const GRANULE: usize = 16 * 1024;
 
 /// Bytes that one magazine (a bin, or its spare) holds at most.
 const MAGAZINE_BYTES: usize = 16 * 1024;
+/// Where that is less, a magazine holds so many blocks, …
+const LARGE_MAGAZINE_BLOCKS: usize = 8;
+/// … but no more bytes than this.
+const LARGE_MAGAZINE_BYTES: usize = 64 * 1024;
 
 /// A size class id: 1 to `CLASSES - 1`.
 pub type Class = usize;
@@ -181,7 +185,9 @@ pub const fn magazine_capacity(class: Class) -> usize {
         let mut class = 0;
         while class < CLASS_PLACES {
             let fit = MAGAZINE_BYTES / size(class);
-            blocks[class] = if fit < 2 { 2 } else { fit as u16 };
+            let large = LARGE_MAGAZINE_BYTES / size(class);
+            let large = if large < LARGE_MAGAZINE_BLOCKS { large } else { LARGE_MAGAZINE_BLOCKS };
+            blocks[class] = if fit < large { large as u16 } else { fit as u16 };
             class += 1;
         }
         PerClass(blocks)
