@@ -6,7 +6,7 @@ use crate::config;
 use crate::heap::{Gauge, MAPPED};
 use crate::limit;
 use crate::os::{self, PAGE};
-use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, Owner, PageDesc, PageState};
+use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, Owner, PageDesc, PageState, SpareRegion};
 use crate::size_class::GRANULE;
 use core::ptr;
 
@@ -154,6 +154,13 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if new > size(address) && !limit::admits(new - size(address)) {
             return ptr::null_mut();
         }
+        // The block may move to where the page map has no region yet, and could not always go back.
+        let spare = if may_move && new > size(address) {
+            let Some(spare) = SpareRegion::take() else { return ptr::null_mut() };
+            Some(spare)
+        } else {
+            None
+        };
         // The entry goes before the kernel may give the old addresses to another thread.
         let old = withdraw(address);
         if old == 0 {
@@ -164,8 +171,8 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
             publish(block, old);
             return moved;
         }
-        if !page_map::cover(moved.addr(), 1) {
-            // No memory for a new region: back to the old place.
+        if spare.is_some_and(|spare| !page_map::cover_with(moved.addr(), spare)) {
+            // 4 TiB of heaps and huge blocks: the page map has no number for one more region.
             let back = os::remap(moved, new, old, false);
             if !back.is_null() && os::move_back(back, old, block) {
                 publish(block, old);

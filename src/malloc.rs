@@ -447,10 +447,15 @@ fn malloc_over_aligned(bytes: usize, align: usize) -> *mut u8 {
             unsafe { free(block) };
         }
     }
-    if bytes > isize::MAX as usize - align {
+    if !can_be(bytes, align) {
         return or_enomem(ptr::null_mut());
     }
     allocate_large(bytes.max(1), align.max(PAGE)).0
+}
+
+/// Whether there may be a block of so many bytes at a multiple of `align` at all.
+fn can_be(bytes: usize, align: usize) -> bool {
+    bytes.max(1).checked_add(align).is_some_and(|end| end <= isize::MAX as usize)
 }
 
 /// A zeroed block of at least `bytes`; null when there is no memory. Memory that is known to be
@@ -469,7 +474,7 @@ pub fn calloc_aligned(bytes: usize, align: usize) -> *mut u8 {
     if align <= MIN_ALIGN {
         return calloc(bytes);
     }
-    if bytes > MAX_SMALL && bytes <= isize::MAX as usize - align {
+    if bytes > MAX_SMALL && can_be(bytes, align) {
         let (block, zero) = allocate_large(bytes, align.max(PAGE));
         return clear_unless(zero, block, bytes);
     }

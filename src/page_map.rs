@@ -154,8 +154,9 @@ pub struct Region {
     number: u32,
 }
 
-// SAFETY: entries are atomic; a descriptor is only touched by the thread that holds the lock of
-// the chunk's home arena, or owns the huge block.
+// SAFETY: entries are atomic; a descriptor is only written by the thread that holds the lock of the
+// chunk's home arena, or of the arena that borrowed it, or that owns the large or huge block. What others
+// read of it meanwhile is its state, which is written atomically then (`set_state`, `claim_large`).
 unsafe impl Sync for Region {}
 
 struct StaticRegions(UnsafeCell<MaybeUninit<[Region; STATIC_REGIONS]>>);
@@ -168,6 +169,8 @@ static REGIONS: [AtomicPtr<Region>; MAX_REGIONS] =
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 static FIRST: StaticRegions = StaticRegions(UnsafeCell::new(MaybeUninit::zeroed()));
 static STATIC_USED: AtomicUsize = AtomicUsize::new(0);
+/// What a [`SpareRegion`] left over, or null.
+static SPARE: AtomicPtr<Region> = AtomicPtr::new(core::ptr::null_mut());
 
 #[inline(always)]
 fn region(address: usize) -> *mut Region {
@@ -195,7 +198,7 @@ pub fn owner(address: usize) -> Owner {
 pub fn cover(start: usize, bytes: usize) -> bool {
     let mut at = start & !(REGION_BYTES - 1);
     while at < start + bytes {
-        if region(at).is_null() && !add_region(at) {
+        if region(at).is_null() && !add_region(at, None) {
             return false;
         }
         at += REGION_BYTES;
@@ -203,9 +206,14 @@ pub fn cover(start: usize, bytes: usize) -> bool {
     true
 }
 
+/// Makes a region of `memory`, or of new one.
 #[cold]
-fn add_region(base: usize) -> bool {
+fn add_region(base: usize, memory: Option<*mut Region>) -> bool {
     let Some(slot) = ROOT.get(base >> REGION_SHIFT) else {
+        return false;
+    };
+    // The memory first: a number that is taken for a region which can not be made is lost.
+    let Some(new) = memory.or_else(new_region) else {
         return false;
     };
     let number = NEXT_NUMBER.fetch_add(1, Relaxed);
@@ -213,19 +221,6 @@ fn add_region(base: usize) -> bool {
         NEXT_NUMBER.fetch_sub(1, Relaxed);
         return false;
     };
-    let index = STATIC_USED.fetch_add(1, Relaxed);
-    let new: *mut Region = if index < STATIC_REGIONS {
-        FIRST.0.get().cast::<Region>().wrapping_add(index)
-    } else {
-        STATIC_USED.store(STATIC_REGIONS, Relaxed);
-        match os::round_up(size_of::<Region>(), os::page_size()) {
-            Some(bytes) => os::map(bytes).cast(),
-            None => core::ptr::null_mut(),
-        }
-    };
-    if new.is_null() {
-        return false;
-    }
     // SAFETY: the memory is new, zeroed, and known to this thread alone. All zeros is a valid
     // region.
     unsafe {
@@ -237,6 +232,63 @@ fn add_region(base: usize) -> bool {
     // Who comes second leaves a region that covers nothing; it costs address space only, and
     // two threads meet here at most once per region.
     !slot.publish(new).is_null()
+}
+
+/// Zeroed memory for a region.
+fn new_region() -> Option<*mut Region> {
+    if STATIC_USED.load(Relaxed) < STATIC_REGIONS {
+        let index = STATIC_USED.fetch_add(1, Relaxed);
+        if index < STATIC_REGIONS {
+            return Some(FIRST.0.get().cast::<Region>().wrapping_add(index));
+        }
+    }
+    SpareRegion::take().map(SpareRegion::into_memory)
+}
+
+/// Bytes that are mapped for a region.
+fn region_bytes() -> usize {
+    size_of::<Region>().next_multiple_of(os::page_size())
+}
+
+/// Mapped memory for one region, so that [`cover_with`] does not fail for lack of it.
+#[derive(Debug)]
+pub struct SpareRegion(*mut Region);
+
+impl SpareRegion {
+    /// One that was left over, or a new one; `None` when there is no memory for it, or no number left.
+    pub fn take() -> Option<Self> {
+        if NEXT_NUMBER.load(Relaxed) as usize >= MAX_REGIONS {
+            return None;
+        }
+        // Acquire pairs with the release in `drop`.
+        let left = SPARE.swap(core::ptr::null_mut(), Acquire);
+        let spare = if left.is_null() { os::map(region_bytes()).cast() } else { left };
+        (!spare.is_null()).then_some(Self(spare))
+    }
+
+    fn into_memory(self) -> *mut Region {
+        let memory = self.0;
+        core::mem::forget(self);
+        memory
+    }
+}
+
+impl Drop for SpareRegion {
+    /// Leaves it for whoever needs one next, unless there is one already.
+    fn drop(&mut self) {
+        // Release pairs with the acquire in `take`.
+        if SPARE.compare_exchange(core::ptr::null_mut(), self.0, Release, Relaxed).is_err() {
+            // SAFETY: mapped by `take`, and used by nobody.
+            unsafe { os::unmap(self.0.cast(), region_bytes()) };
+        }
+    }
+}
+
+/// Makes the region of an address exist, of `spare` if there is none. False only when more regions are in
+/// use than there are numbers.
+pub fn cover_with(address: usize, spare: SpareRegion) -> bool {
+    !region(address).is_null()
+        || add_region(address & !(REGION_BYTES - 1), Some(spare.into_memory()))
 }
 
 /// The descriptor of the page at `address`.
@@ -261,6 +313,19 @@ pub fn try_desc(address: usize) -> *mut PageDesc {
     } else {
         // SAFETY: covered, since the region exists.
         unsafe { desc(address) }
+    }
+}
+
+/// Says what the page at `address` is, where another thread may ask just now: the holder of the lock of an
+/// arena whose chunk ends there, for one that is borrowed.
+///
+/// # Safety
+/// As for [`desc`]; the page is the caller's.
+pub unsafe fn set_state(address: usize, state: PageState) {
+    // SAFETY: covered by the caller's contract. Relaxed: to whoever asks, the page is in use, before and
+    // after.
+    unsafe {
+        AtomicU8::from_ptr((&raw mut (*desc(address)).state).cast()).store(state as u8, Relaxed);
     }
 }
 

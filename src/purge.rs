@@ -159,8 +159,14 @@ fn purge_top(arena: &Arena, pages: usize) -> usize {
 fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
     UNDERWAY.fetch_add(1, SeqCst);
     let purged = purge_one_chunk(arena, search, pages.min(CHUNK_PIECE));
-    UNDERWAY.fetch_sub(1, SeqCst);
+    leave(&UNDERWAY);
     purged
+}
+
+/// Counts the caller out. A count of none stays none: in a child after fork, a thread that was interrupted
+/// in between was not counted again.
+fn leave(underway: &AtomicUsize) {
+    _ = underway.fetch_update(SeqCst, SeqCst, |others| others.checked_sub(1));
 }
 
 fn purge_one_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
@@ -209,7 +215,7 @@ pub fn trim(pad: usize) -> usize {
     if cache.state() == State::Live {
         cache.give_all_back();
     }
-    Tcache::cool_sleepers(0);
+    Tcache::take_spares();
     let mut freed = 0;
     for arena in ARENAS.iter_open() {
         empty(arena);
@@ -266,4 +272,20 @@ pub fn find_after_trim<T>(find: impl Fn() -> Option<T>) -> Option<T> {
 /// Makes every arena count against limits that were just set.
 pub fn count_for_limits() {
     ARENAS.iter().for_each(|arena| drop(arena.lock_open()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_in_between_leaves_no_count() {
+        let underway = AtomicUsize::new(2);
+        leave(&underway);
+        assert_eq!(underway.load(SeqCst), 1);
+        // The child, in which the interrupted thread goes on.
+        underway.store(0, SeqCst);
+        leave(&underway);
+        assert_eq!(underway.load(SeqCst), 0);
+    }
 }

@@ -266,8 +266,8 @@ pub fn write_report_if_asked() {
             at += 1;
         }
     }
-    // The text is cut before its last byte, so that it always ends in a zero.
     path.byte(0);
+    // A path that does not fit is cut, and so ends in no zero: no report.
     let Ok(path) = CStr::from_bytes_until_nul(path.as_bytes()) else {
         return;
     };

@@ -81,7 +81,7 @@ fn key() -> u32 {
     }
     let mut key = 0;
     // SAFETY: the destructor has the right type and lives as long as the library, which is
-    // never unloaded.
+    // never unloaded: libarenite.so is linked so, and `Arenite` says it of others.
     let made = unsafe { libc::pthread_key_create(&mut key, Some(end)) };
     fork::register();
     KEY.store(if made == 0 { key } else { MAKING }, Release);

@@ -116,3 +116,26 @@ fn a_thread_that_trades_goes_where_memory_is_free() {
     free(more.into_iter().chain(live));
     assert!(now < before + LIVE / 4 / (16 << 10) / 4, "{now} slabs instead of {before}");
 }
+
+#[test]
+fn an_aligned_block_as_large_as_a_slab_is_of_the_arena_that_serves_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // As long and as aligned as a slab, for which memory of another arena would do.
+    let aligned = Layout::from_size_align(64 << 10, 16 << 10).expect("a valid layout");
+    ARENITE.set_decay_ms(config::NEVER);
+    let _last = {
+        let blocks = allocate(16 << 20);
+        let last = allocate(SIZE);
+        free(blocks);
+        last
+    };
+    let before = stats::collect().in_use_blocks;
+    // SAFETY: the layout is not empty.
+    let block = thread::spawn(move || Block(unsafe { ARENITE.alloc(aligned) }));
+    let Block(block) = block.join().expect("no panic");
+    assert!(!block.is_null() && block.addr().is_multiple_of(aligned.align()));
+    assert_eq!(stats::collect().in_use_blocks, before + 1);
+    // SAFETY: allocated with this layout, and used by nobody.
+    unsafe { ARENITE.dealloc(block, aligned) };
+    assert_eq!(stats::collect().in_use_blocks, before);
+}

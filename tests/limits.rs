@@ -79,6 +79,26 @@ fn limits_are_kept_and_the_allocator_goes_on() {
         }
     }
 
+    // A block that grows is no way around the limit, by steps in place or by one that moves it.
+    for step in [MIB, 24 * MIB] {
+        let mut bytes = 100_000;
+        let mut blocks = fill(bytes, bytes);
+        let mut block = blocks.pop().expect("one block");
+        loop {
+            // SAFETY: the block is in use, with this layout; its last byte is written.
+            let grown = unsafe { ARENITE.realloc(block, layout(bytes), bytes + step) };
+            if grown.is_null() {
+                break;
+            }
+            (block, bytes) = (grown, bytes + step);
+            // SAFETY: as above.
+            unsafe { block.add(bytes - 1).write(0) };
+            assert!(bytes <= 60 * MIB, "a block grew to {bytes} bytes beyond the limit");
+        }
+        assert!(bytes >= 16 * MIB, "a block grew to {bytes} bytes only");
+        blocks.push(block);
+        free(blocks, bytes);
+    }
     ARENITE.trim();
     assert!(ARENITE.set_limits(32 * MIB, 0, Some(on_crossing)));
     let small = fill(500, 16 * MIB);

@@ -5,7 +5,7 @@ use crate::config;
 use crate::meta;
 use crate::page_map::MAX_ARENAS;
 use crate::window;
-use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicUsize};
 
 /// Arenas per usable CPU that are opened for threads that begin: as many as run at a time …
@@ -39,6 +39,9 @@ pub struct Arenas {
 /// one arena does not touch.
 static OTHERS: [AtomicPtr<Arena>; MAX_ARENAS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS];
+
+/// Memory for an arena that was not opened after all, or null.
+static UNUSED: AtomicPtr<Arena> = AtomicPtr::new(core::ptr::null_mut());
 
 /// The process's arenas.
 pub static ARENAS: Arenas = Arenas { main: Arena::new(0), others: AtomicUsize::new(0) };
@@ -131,22 +134,24 @@ impl Arenas {
         let ceiling =
             config::arena_ceiling().min(per_cpu.saturating_mul(config::usable_cpus() as usize));
         let ceiling = (ceiling + closed).min(MAX_ARENAS);
-        let mut others = self.others.load(Acquire);
-        let id = loop {
-            if others + 1 >= ceiling {
-                return None;
-            }
-            // The number is taken first and the arena published after; readers skip the empty
-            // slot in between.
-            match self.others.compare_exchange(others, others + 1, Release, Acquire) {
-                Ok(_) => break others + 1,
-                Err(now) => others = now,
-            }
-        };
-        let place: *mut Arena = meta::allocate(size_of::<Arena>()).cast();
+        if self.count() >= ceiling {
+            return None;
+        }
+        // The memory first: a number that is taken for an arena which can not be made is lost.
+        // Acquire pairs with the release below.
+        let left = UNUSED.swap(core::ptr::null_mut(), Acquire);
+        let place = if left.is_null() { meta::allocate(size_of::<Arena>()).cast() } else { left };
         if place.is_null() {
             return None;
         }
+        // The number is taken before the arena is published; readers skip the empty slot in between.
+        let next = |others: usize| (others + 1 < ceiling).then_some(others + 1);
+        let Ok(others) = self.others.fetch_update(Release, Relaxed, next) else {
+            // Other threads were faster; two at once lose memory, as often as there are arenas.
+            UNUSED.store(place, Release);
+            return None;
+        };
+        let id = others + 1;
         const { assert!(align_of::<Arena>() <= 128) };
         window::of(id as u16).open();
         // SAFETY: new memory of the right size, unknown to other threads until the store.

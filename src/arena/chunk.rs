@@ -324,3 +324,25 @@ pub unsafe fn kind(start: usize) -> u8 {
     // SAFETY: the caller's contract.
     unsafe { (*page_map::desc(start)).flags & CHUNK_ZERO }
 }
+
+/// The mapped heap in which all chunks are free, if `chunk` is one of them: its first page, and its pages but
+/// the last.
+///
+/// # Safety
+/// `chunk` is the first page of a free chunk of the arena whose lock is held.
+pub unsafe fn free_heap(chunk: usize) -> Option<(usize, usize)> {
+    // SAFETY: covered; a heap's first chunk says so, and its last page is no chunk's.
+    unsafe {
+        let mut first = chunk;
+        while let Some(before) = free_before(first) {
+            first = before;
+        }
+        let mut end = chunk;
+        while is_free(end) {
+            end += (*page_map::desc(end)).pages as usize * PAGE;
+        }
+        let begins_heap = (*page_map::desc(first)).flags & CHUNK_FIRST != 0;
+        (begins_heap && page_map::state(end) == PageState::HeapEnd)
+            .then_some((first, (end - first) / PAGE))
+    }
+}

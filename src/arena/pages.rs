@@ -48,51 +48,74 @@ impl Run {
     pub unsafe fn describe(&self, state: PageState) {
         // SAFETY: heaps are covered.
         unsafe {
-            *page_map::desc(self.start) = PageDesc {
-                state,
-                flags: self.flags,
-                home_or_epoch: self.home,
-                pages: self.pages as u32,
-                ..PageDesc::INSIDE
-            };
+            let desc = page_map::desc(self.start);
+            (*desc).flags = self.flags;
+            (*desc).home_or_epoch = self.home;
+            (*desc).pages = self.pages as u32;
+            (*desc).next = 0;
+            (*desc).prev = 0;
+            page_map::set_state(self.start, state);
         }
     }
 }
 
 impl Inner {
-    /// A run of `pages` pages at a multiple of `align` bytes: from the bins, else from the top; if
-    /// the arena `grows` for it, else from more memory. `None` when there is none, or the hard limit
-    /// would be crossed. (What is free and dirty counts already, but whoever meets the limit gives
-    /// that back first.)
+    /// A run of `pages` pages at a multiple of `align` bytes, of this arena's own: from the bins, else from
+    /// the top; if the arena `grows` for it, else from more memory. `None` when there is none, or the
+    /// hard limit would be crossed. (What is free and dirty counts already, but whoever meets the
+    /// limit gives that back first.)
     ///
     /// # Safety
     /// The arena's lock is held.
     pub unsafe fn take_run(&mut self, pages: usize, align: usize, grows: bool) -> Option<Run> {
-        if !limit::admits(pages * PAGE) {
-            return None;
-        }
-        // A granule has one owner, and only slabs own their granules whole.
-        let is_slab = align == GRANULE && pages.is_multiple_of(GRANULE / PAGE);
-        // SAFETY: the lock is held.
+        // SAFETY: the caller's contract.
         unsafe {
-            let warm = if is_slab { self.take_warm(pages) } else { None };
-            let at_hand = warm
-                .or_else(|| self.take_from_magazines(pages, align))
-                .or_else(|| self.take_from_bins(pages, align, false))
-                .or_else(|| self.take_from_top(pages, align));
-            self.decay.note(self.dirty_pages());
-            if at_hand.is_some() || !grows {
-                return at_hand;
-            }
-            if is_slab && let Some(run) = self.borrow_run(pages, false) {
-                return Some(run);
-            }
-            let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
-            if !self.grow(bytes) {
+            if !limit::admits(pages * PAGE) {
                 return None;
             }
-            self.take_from_top(pages, align)
+            let at_hand = self.take_at_hand(pages, align);
+            if at_hand.is_some() || !grows { at_hand } else { self.take_fresh(pages, align) }
         }
+    }
+
+    /// As [`Inner::take_run`], for a slab, whose granules have one owner: the run may be another arena's,
+    /// to which [`Inner::give_run_home`] gives it back.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub unsafe fn take_slab_run(&mut self, pages: usize) -> Option<Run> {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if !limit::admits(pages * PAGE) {
+                return None;
+            }
+            if let Some(warm) = self.take_warm(pages) {
+                self.decay.note(self.dirty_pages());
+                return Some(warm);
+            }
+            self.take_at_hand(pages, GRANULE)
+                .or_else(|| self.borrow_run(pages, false))
+                .or_else(|| self.take_fresh(pages, GRANULE))
+        }
+    }
+
+    /// A run of memory that the arena has.
+    unsafe fn take_at_hand(&mut self, pages: usize, align: usize) -> Option<Run> {
+        // SAFETY: the lock is held.
+        let run = unsafe {
+            self.take_from_magazines(pages, align)
+                .or_else(|| self.take_from_bins(pages, align, false))
+                .or_else(|| self.take_from_top(pages, align))
+        };
+        self.decay.note(self.dirty_pages());
+        run
+    }
+
+    /// A run of memory that the arena gets from the kernel.
+    unsafe fn take_fresh(&mut self, pages: usize, align: usize) -> Option<Run> {
+        let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
+        // SAFETY: the lock is held.
+        unsafe { if self.grow(bytes) { self.take_from_top(pages, align) } else { None } }
     }
 
     /// A run for a slab of pages that were touched before, of this arena, else of another one: fresh
@@ -339,12 +362,13 @@ impl Inner {
 
     /// Gives a run back: coalesces it with free neighbours, into the top chunk where it touches
     /// it, and unmaps its heap if nothing else is left in it. A dirty chunk and a clean one stay
-    /// apart until the dirty one is purged: together nobody would know what of them is memory.
+    /// apart until the dirty one is purged: together nobody would know what of them is memory. The first
+    /// page of the free chunk, unless it became part of the top, or its heap is gone.
     ///
     /// # Safety
     /// The run is one that `take_run` gave this arena, with a valid descriptor on its first
     /// page and `Inside` on all others; the arena is its home, and its lock is held.
-    pub unsafe fn give_run(&mut self, start: usize, pages: usize, zero: bool) {
+    pub unsafe fn give_run(&mut self, start: usize, pages: usize, zero: bool) -> Option<usize> {
         // SAFETY: the lock is held; neighbours that are free are chunks of these bins.
         unsafe {
             let mut flags = (*page_map::desc(start)).flags & CHUNK_FIRST;
@@ -364,7 +388,7 @@ impl Inner {
                 *page_map::desc(from) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
                 self.heap.lower_top(from, zero);
                 self.trim_top();
-                return;
+                return None;
             }
             if chunk::is_free(end) && chunk::kind(end) == kind {
                 size += self.bins.remove(end).pages;
@@ -375,9 +399,10 @@ impl Inner {
                 && mmap::release(from, size, self.id)
             {
                 self.heap_bytes -= (size + 1) * PAGE;
-                return;
+                return None;
             }
             self.bins.insert(from, size, self.bins.epoch, flags | kind);
+            Some(from)
         }
     }
 
@@ -399,6 +424,9 @@ impl Inner {
                 return true;
             }
             let more = pages - old;
+            if !limit::admits(more * PAGE) {
+                return false;
+            }
             let end = start + old * PAGE;
             if end == self.heap.top {
                 if !self.extend_top(more) {
@@ -487,7 +515,7 @@ impl Inner {
         }
     }
 
-    /// Gives back a run that `take_run` may have borrowed: to this arena's bins, or on its way
+    /// Gives back a run that `take_slab_run` may have borrowed: to this arena's bins, or on its way
     /// to its home.
     ///
     /// # Safety

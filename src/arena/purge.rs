@@ -5,6 +5,7 @@ use super::chunk::{self, Chunk, LAST_BIN};
 use super::decay::STEPS;
 use super::pages::Run;
 use super::{ARENAS, Arena, Guard, Inner};
+use crate::heap::mmap;
 use crate::os::{self, PAGE};
 use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, CHUNK_ZERO, PageState};
 use crate::size_class::{CLASSES, Class};
@@ -88,7 +89,7 @@ impl Inner {
     /// Dirty pages beyond those that the program may want again, of which `percent` stay.
     pub fn surplus(&self, percent: usize) -> usize {
         let dirty = self.dirty_pages();
-        let reserve = (RESERVE / ARENAS.count()).max(LEAST_RESERVE);
+        let reserve = (RESERVE / ARENAS.count().max(1)).max(LEAST_RESERVE);
         dirty.saturating_sub(self.decay.keep(dirty).max(reserve) * percent / 100)
     }
 
@@ -153,7 +154,32 @@ impl Inner {
     /// The run is one of this arena, whose lock is held.
     pub unsafe fn give_purged(&mut self, run: Run, gone: bool) {
         // SAFETY: the caller's contract.
-        unsafe { self.give_run(run.start, run.pages, gone) }
+        unsafe {
+            let chunk = self.give_run(run.start, run.pages, gone);
+            // Between a purged chunk and one that was never touched there may be a dirty rest that is less
+            // than a page of the kernel, and never goes back alone.
+            if os::page_size() > PAGE
+                && let Some((first, pages)) = chunk.and_then(|chunk| chunk::free_heap(chunk))
+            {
+                self.release_free_heap(first, pages);
+            }
+        }
+    }
+
+    /// Unmaps a heap in which all chunks are free, of whatever kind.
+    unsafe fn release_free_heap(&mut self, first: usize, pages: usize) {
+        // SAFETY: the lock is held; free chunks are of these bins.
+        unsafe {
+            let mut next = first;
+            while next < first + pages * PAGE {
+                next += self.bins.remove(next).pages * PAGE;
+            }
+            if mmap::release(first, pages, self.id) {
+                self.heap_bytes -= (pages + 1) * PAGE;
+            } else {
+                self.bins.insert(first, pages, self.bins.epoch, CHUNK_FIRST);
+            }
+        }
     }
 
     /// Gives at most `pages` touched pages at the end of the top back; the bytes.

@@ -511,7 +511,7 @@ impl Inner {
         let bytes = size_class::slab_bytes(class);
         // SAFETY: the lock is held; the run is new and becomes the slab's.
         unsafe {
-            let Some(run) = self.take_run(bytes / PAGE, GRANULE, true) else {
+            let Some(run) = self.take_slab_run(bytes / PAGE) else {
                 return false;
             };
             run.describe(PageState::Slab);

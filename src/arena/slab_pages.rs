@@ -19,7 +19,9 @@ const MAX_BLOCKS: usize = GRANULE / size_class::MIN_ALIGN;
 /// list is left for the next time.
 const YOUNG_SEEN: usize = 32;
 
-/// The blocks of a slab that start in a page of it, as far as there are `carved`.
+/// The blocks of a slab that start in a page of it, as far as there are `carved`. Inlined, so that it is
+/// known that no size is 0.
+#[inline(always)]
 fn blocks_of_page(page: usize, size: usize, carved: usize) -> Range<usize> {
     (page * PAGE).div_ceil(size).min(carved)..((page + 1) * PAGE).div_ceil(size).min(carved)
 }

@@ -18,8 +18,8 @@ use crate::size_class::GRANULE;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// The break was lowered below memory in use, memory it gave could not be entered in the page
-/// map, or the kernel has a wrong idea of it: it is not to be moved any more.
+/// The break was lowered below memory in use, somebody moves it at the same time, or the kernel has a
+/// wrong idea of it: it is not to be moved any more.
 static UNUSABLE: AtomicBool = AtomicBool::new(false);
 
 /// A heap of fewer bytes doubles when it grows.
@@ -95,9 +95,16 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
     if old == 0 {
         return Grown::No;
     }
-    if old != now || !adopt(start, end - start, 0) {
-        // Moved by somebody in between, or no memory for the page map: leave it to them.
+    if old != now {
+        // Moved by somebody in between: leave it to them.
         UNUSABLE.store(true, Relaxed);
+        return Grown::No;
+    }
+    if !adopt(start, end - start, 0) {
+        // No memory for the page map. What nobody can use goes back.
+        // SAFETY: the rule of the break; reading it has no precondition.
+        let is_back = unsafe { os::sbrk(0).addr() == end && !os::sbrk(-increment).is_null() };
+        UNUSABLE.fetch_or(!is_back, Relaxed);
         return Grown::No;
     }
     MAPPED.brk.add(end - now);

@@ -36,6 +36,7 @@ pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
         if !adopt(base, size, arena) {
             // SAFETY: mapped just now, unknown to anybody.
             unsafe { os::unmap(start, size) };
+            REACH.note_free(base);
             return None;
         }
         let end = base + size - PAGE;

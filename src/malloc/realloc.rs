@@ -7,6 +7,7 @@ use crate::check::Misuse;
 use crate::huge;
 use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE};
+use crate::purger;
 use crate::size_class::{self, MAX_SMALL, MIN_ALIGN};
 use crate::tcache::bin_of_size;
 use crate::tls;
@@ -56,12 +57,17 @@ unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mu
             // Pages that serve a small request at the start of a program stay, as a block of a
             // class does.
             let stays = bytes <= MAX_SMALL && bytes <= old && old - bytes < PAGE.max(old / 2);
-            if stays || resize_large(block.addr(), owner, bytes, old) {
+            if stays {
+                return block;
+            }
+            if resize_large(block.addr(), owner, bytes, old) {
+                purger::poll();
                 return block;
             }
         } else if is_huge(bytes) {
             let moved = huge::resize(block.addr(), bytes, align <= PAGE);
             if !moved.is_null() {
+                purger::poll();
                 return moved;
             }
         }

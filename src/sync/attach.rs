@@ -30,8 +30,12 @@ impl Attach {
         Self { word: AtomicU32::new(0) }
     }
 
-    /// Counts the caller in, unless the arena is closed. Callers that attach to or detach from
-    /// one arena hold its lock, so that the count and the flag of its remote list agree.
+    /// Counts the caller in, unless the arena is closed. Callers that attach to one arena, or that detach
+    /// and take its remote list with them, hold its lock, so that the count and the flag of that list
+    /// agree. Who detaches without the lock may be the last one and leave the flag: the list then waits
+    /// for the next tick of the purge clock.
+    ///
+    /// AcqRel, of all changes of the word: who is the last one sees what the others before it did.
     pub fn attach(&self) -> bool {
         let mut word = self.word.load(Relaxed);
         while word & CLOSED == 0 {

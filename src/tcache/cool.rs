@@ -108,6 +108,15 @@ impl Tcache {
         bytes
     }
 
+    /// Takes the spare magazines of all threads.
+    pub fn take_spares() {
+        for cache in Self::all().filter(|cache| cache.state() == State::Live) {
+            (1..CLASSES).for_each(|class| {
+                cache.give_spare(class);
+            });
+        }
+    }
+
     /// Empties one cache that waits in an arena in which no thread began or ended for the decay
     /// time. Called once per epoch.
     pub fn cool_parked(held: &mut Guard<'_>) {

@@ -249,6 +249,8 @@ impl Tcache {
                 _ => {
                     let other = ARENAS.choose(arena.id());
                     if other.id() == arena.id() {
+                        // Counted in without the lock, which another thread holds for very long.
+                        arena.attach().attach();
                         return (arena, ptr::null_mut());
                     }
                     arena = other;

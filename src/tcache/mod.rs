@@ -13,6 +13,7 @@ mod life;
 mod remote;
 mod search;
 mod surplus;
+mod word;
 
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::size_class::{
@@ -28,6 +29,7 @@ use core::ptr;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicPtr, AtomicU16, compiler_fence};
 use crowd::Crowd;
+use word::Word;
 
 /// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
 /// offset in its slab and the reciprocal of its size (see [`size_class::reciprocal`]).
@@ -48,23 +50,23 @@ const SLOW_START: u8 = 3;
 #[repr(C)]
 pub struct Bin {
     /// First free block.
-    pub head: Cell<*mut Block>,
+    pub head: Word<*mut Block>,
     /// `reciprocal` of the class's size; 0 for classes that the fast free does not serve.
     pub reciprocal: Cell<u32>,
     /// Free places, times [`ROOM_UNIT`]. Also the bound that the product of an offset and the
     /// reciprocal must be below: 0 places let nothing through.
-    pub room: Cell<u32>,
+    pub room: Word<u32>,
 }
 
 const _: () = assert!(size_of::<Bin>() == BIN_BYTES);
 
 /// Blocks of another arena that wait to be sent home together.
 struct Pending {
-    arena: Cell<u16>,
-    head: Cell<*mut Block>,
+    arena: Word<u16>,
+    head: Word<*mut Block>,
     tail: Cell<*mut Block>,
-    count: Cell<usize>,
-    bytes: Cell<usize>,
+    count: Word<usize>,
+    bytes: Word<usize>,
 }
 
 /// What a cache is.
@@ -94,17 +96,17 @@ pub struct Tcache {
     pub window: Cell<*const AtomicU16>,
     /// [`BINS_BY_SIZE`], where the fast malloc finds it in one instruction less.
     table: [u16; MAX_TABLE / 16 + 1],
-    state: Cell<State>,
-    arena: Cell<u16>,
+    state: Word<State>,
+    arena: Word<u16>,
     /// The owner's [`os::thread_number`].
-    thread: Cell<usize>,
+    thread: Word<usize>,
     /// First block of a magazine that is between two places.
     in_transit: Cell<*mut Block>,
     /// A full magazine beside each bin, or none. Slots as the depot's, so that the magazines of a
     /// thread that sleeps can be taken.
     spares: PerClass<DepotSlot>,
     /// Places of each bin when it is empty.
-    places: PerClass<Cell<u16>>,
+    places: PerClass<Word<u16>>,
     /// Per class, magazines in a row that found the depot full; up to [`surplus::PROBED`] …
     overflows: PerClass<Cell<u8>>,
     /// … and how often that was taken for more than it was.
@@ -124,8 +126,8 @@ pub struct Tcache {
     next_parked: Cell<*mut Tcache>,
 }
 
-// SAFETY: a cache is used by its thread alone; the constant ones are never written; the list of
-// all caches is atomic.
+// SAFETY: a cache is written by its thread alone; what others read of it is atomic; the constant ones are
+// never written.
 unsafe impl Sync for Tcache {}
 
 const _: () = assert!(offset_of!(Tcache, no_room) == NO_ROOM);
@@ -154,9 +156,9 @@ impl Tcache {
             bins: PerClass(
                 [const {
                     Bin {
-                        head: Cell::new(ptr::null_mut()),
+                        head: Word::<*mut Block>::new(ptr::null_mut()),
                         reciprocal: Cell::new(0),
-                        room: Cell::new(0),
+                        room: Word::<u32>::new(0),
                     }
                 }; CLASS_PLACES],
             ),
@@ -164,23 +166,23 @@ impl Tcache {
             window_base: Cell::new(NO_WINDOW),
             window: Cell::new(ptr::null()),
             table: BINS_BY_SIZE,
-            state: Cell::new(state),
-            arena: Cell::new(u16::MAX),
-            thread: Cell::new(0),
+            state: Word::<State>::new(state),
+            arena: Word::<u16>::new(u16::MAX),
+            thread: Word::<usize>::new(0),
             in_transit: Cell::new(ptr::null_mut()),
             spares: PerClass([const { DepotSlot::new() }; CLASS_PLACES]),
-            places: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
+            places: PerClass([const { Word::<u16>::new(0) }; CLASS_PLACES]),
             overflows: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             patience: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             only_frees: Cell::new(0),
             refills: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             pending: [const {
                 Pending {
-                    arena: Cell::new(u16::MAX),
-                    head: Cell::new(ptr::null_mut()),
+                    arena: Word::<u16>::new(u16::MAX),
+                    head: Word::<*mut Block>::new(ptr::null_mut()),
                     tail: Cell::new(ptr::null_mut()),
-                    count: Cell::new(0),
-                    bytes: Cell::new(0),
+                    count: Word::<usize>::new(0),
+                    bytes: Word::<usize>::new(0),
                 }
             }; PENDING],
             own_slabs: Cell::new(0),

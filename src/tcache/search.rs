@@ -14,14 +14,23 @@ impl Tcache {
     /// Whether the block is on a list of free blocks: its slab's, the depot's, or a cache's.
     ///
     /// Other threads' lists change meanwhile. A block that another thread moves from one to
-    /// another just now may be missed; none is found that is on no list. What an arena holds that
-    /// can not be locked (see fork.rs) is taken to be live.
+    /// another just now may be missed. One that is on no list may be found where another thread takes a
+    /// block just then, and stores the address of this one in it; so what is found is looked for once
+    /// more. What an arena holds that can not be locked (see fork.rs) is taken to be live.
     ///
     /// # Safety
     /// The page map says that the block's granule is a slab's, of this class and arena.
     #[cold]
     #[inline(never)]
     pub unsafe fn is_free(block: *mut Block, arena: u16, class: Class) -> bool {
+        // SAFETY: the caller's contract.
+        let look = || unsafe { Self::is_on_a_list(block, arena, class) };
+        look() && look()
+    }
+
+    /// # Safety
+    /// As for [`Tcache::is_free`].
+    unsafe fn is_on_a_list(block: *mut Block, arena: u16, class: Class) -> bool {
         let Some(owner) = ARENAS.get(arena) else { return false };
         let Some(mut held) = owner.lock_open() else { return false };
         // What is on its way home comes to its slab.

@@ -268,6 +268,17 @@ static void *uses_both(void *number) {
     return NULL;
 }
 
+static atomic_int used, closed;
+
+static void *uses_and_waits(void *nothing) {
+    (void)nothing;
+    uses_both((void *)9);
+    atomic_store(&used, 1);
+    while (!atomic_load(&closed))
+        usleep(1000);
+    return NULL;
+}
+
 /* Opens the library when the program has allocated and has threads already;
  * "-" stands for the program itself. Then perhaps closes it again. */
 static void opens(int argc, char **argv) {
@@ -299,11 +310,14 @@ static void opens(int argc, char **argv) {
             CHECK(!pthread_join(threads[i], NULL));
     }
     if (argc > 4) {
-        /* Threads that used it may end after it was closed. */
+        /* A thread that used it ends after it was closed. */
         pthread_t late;
-        CHECK(!pthread_create(&late, NULL, uses_both, (void *)9));
-        CHECK(!pthread_join(late, NULL));
+        CHECK(!pthread_create(&late, NULL, uses_and_waits, NULL));
+        while (!atomic_load(&used))
+            usleep(1000);
         CHECK(!dlclose(library));
+        atomic_store(&closed, 1);
+        CHECK(!pthread_join(late, NULL));
     }
     say("done", 1);
 }

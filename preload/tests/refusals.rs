@@ -1,0 +1,39 @@
+//! What requests that are refused leave behind: nothing.
+
+mod common;
+
+use common::{compile, on_system, run_in, scratch};
+
+/// Runs a mode of the program, which may have four arenas; what it reports at its end.
+#[track_caller]
+fn refuses(mode: &str) -> Option<serde_json::Value> {
+    let report = scratch().join(format!("{mode}.json"));
+    let variables =
+        [("MALLOC_ARENA_MAX", "4"), ("ARENITE_REPORT", report.to_str().expect("a path of text"))];
+    let outcome = run_in(&compile("refusals.c"), &[mode], &variables);
+    outcome.expect_success();
+    assert_eq!(outcome.number("done"), 1, "{outcome}");
+    if on_system() {
+        return None;
+    }
+    let text = std::fs::read(&report).expect("a report");
+    Some(serde_json::from_slice(&text).expect("a report in JSON"))
+}
+
+#[test]
+fn a_block_survives_a_realloc_that_is_refused() {
+    refuses("realloc_is_refused");
+}
+
+#[test]
+fn what_a_refused_request_took_can_be_had() {
+    refuses("refused_growth_is_free");
+}
+
+#[test]
+fn many_refusals_take_nothing_away() {
+    if let Some(report) = refuses("refused_often") {
+        let arenas = report["arenas"].as_u64().expect("a number of arenas");
+        assert!(arenas <= 4, "{report}");
+    }
+}
