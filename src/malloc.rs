@@ -116,7 +116,7 @@ pub fn refill_and_take(class: Class) -> *mut u8 {
     // SAFETY: the offset is that of the class's bin.
     let block = Tcache::pop(unsafe { Tcache::bin_at(tcache, bin_offset(class)) });
     // Not before: what this may start allocates, and might take the last block.
-    purger::poll();
+    purger::poll_for(size_class::size(class));
     block.cast()
 }
 

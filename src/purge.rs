@@ -43,6 +43,9 @@ const PATIENCE: usize = 10_000;
 /// for each arena.
 const ENOUGH: usize = 1024 * 1024;
 
+/// Bytes in use from which there may be much to give back later.
+const MUCH_IN_USE: usize = 4 * 1024 * 1024;
+
 /// Threads of which each may have a chunk that is in no bin, since the kernel drops its pages just
 /// now. SeqCst: who finds the bins empty looks here afterwards.
 static UNDERWAY: AtomicUsize = AtomicUsize::new(0);
@@ -67,6 +70,11 @@ pub fn epoch() -> Option<u64> {
 pub fn is_worth_it() -> bool {
     let enough = ENOUGH * (1 + ARENAS.count());
     ARENAS.iter().map(Arena::purgeable_bytes).sum::<usize>() >= enough
+}
+
+/// Whether so much is in use that it may be worth it later.
+pub fn may_be_worth_it() -> bool {
+    ARENAS.iter().map(Arena::bytes_in_use).sum::<usize>() >= MUCH_IN_USE
 }
 
 /// A tick on a thread's slow path, if nobody ticked in this epoch. Passes over arenas whose lock

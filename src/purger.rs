@@ -1,32 +1,64 @@
 //! Who gives memory back: a thread on a slow path, or the helper thread, which does so while the
 //! program does nothing.
 //!
-//! There is one helper per process. It is started by a slow path once the process has several
-//! threads and much free memory, and ends when nothing was left to do for a while: a process that
-//! is done with its threads has one again, as setns(2), unshare(2) and Python's fork want it. It
-//! blocks all signals and allocates nothing. (pthread_create(3) does, through the process's malloc; so it is called
-//! while no lock of the allocator is held.)
+//! There is one helper per process. A slow path of malloc starts it once the process has several
+//! threads and some memory. It sleeps while there is little to give back, until a slow path that sees more
+//! wakes it; and it ends when the program has one thread left: a process that is done with its threads has
+//! one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals and allocates
+//! nothing.
+//!
+//! **Where it is started.** pthread_create(3) takes locks of glibc, so it must not be called by a malloc or
+//! free that glibc itself calls while it holds one:
+//!
+//! - pthread_join(3) frees what belongs to cached stacks under the lock of these
+//!   (nptl/nptl-stack.c, `__nptl_free_stacks`): so no free starts it.
+//! - dlopen(3) allocates a longer list of modules with thread-local variables while the number of these
+//!   is ahead of it (elf/dl-tls.c, `_dl_add_to_slotinfo`): so no request of about a KiB starts it.
+//!
+//! **How it ends.** The last thread of a process runs the handlers of atexit(3), which must not be this one,
+//! with its small stack. So it is never detached: the last thread of the program that has a cache stops it,
+//! and waits until it is gone.
+//!
+//! | state | meaning | who leaves it |
+//! |---|---|---|
+//! | `NONE` | no helper | a slow path: `STARTING` |
+//! | `STARTING` | about to run | who starts it: `RUNS`, or `REFUSED` |
+//! | `RUNS` | looks each epoch | the helper: `SLEEPS` or `DONE`; the last thread: `STOPPING` |
+//! | `SLEEPS` | waits to be woken | a slow path: `RUNS`; the last thread: `STOPPING` |
+//! | `DONE` | ended by itself, and is to be joined | a slow path: `STARTING`; the last thread: `STOPPING` |
+//! | `STOPPING` | about to end | the last thread, when it is gone: `NONE` |
+//! | `REFUSED` | the kernel allows none | nobody |
 
+use crate::arena::ARENAS;
 use crate::config;
 use crate::limit;
 use crate::os;
 use crate::purge;
 use crate::tcache::{self, State, Tcache};
 use crate::tls;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
+use core::ops::RangeInclusive;
 use core::ptr;
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicUsize};
 
-/// No helper.
 const NONE: u32 = 0;
-/// The helper runs, or is about to.
-const RUNS: u32 = 1;
-/// The kernel or the setting allows none.
-const REFUSED: u32 = 2;
+const STARTING: u32 = 1;
+const RUNS: u32 = 2;
+const SLEEPS: u32 = 3;
+const DONE: u32 = 4;
+const STOPPING: u32 = 5;
+const REFUSED: u32 = 6;
 
-/// The word is also what the helper sleeps on.
+/// The state, on which the helper sleeps, too. Acquire and release of all its changes pair with each other:
+/// who joins the helper sees the handle that its starter stored.
 static STATE: AtomicU32 = AtomicU32::new(NONE);
+
+/// The helper's pthread_t, from before `RUNS` on.
+static HANDLE: AtomicUsize = AtomicUsize::new(0);
+
+/// Requests of so many bytes start no helper.
+const MAY_BE_THE_LOADERS: RangeInclusive<usize> = 513..=2048;
 
 /// Bytes of the helper's stack; a program's thread-local variables lie in it as well.
 const STACK_BYTES: [usize; 2] = [64 * 1024, 1024 * 1024];
@@ -38,11 +70,22 @@ const IDLE_EPOCHS: u32 = 32;
 /// lock is held.
 #[inline]
 pub fn poll() {
+    poll_or_start(false);
+}
+
+/// As [`poll`], at the end of a slow path of malloc for `bytes`: which may start the helper.
+#[inline]
+pub fn poll_for(bytes: usize) {
+    poll_or_start(!MAY_BE_THE_LOADERS.contains(&bytes));
+}
+
+#[inline(always)]
+fn poll_or_start(may_start: bool) {
     // SAFETY: the word always points at a cache. The constant ones are not written: only a live one
     // counts.
     let cache = unsafe { &*tls::get() };
     if cache.state() == State::Live && cache.is_poll_due() {
-        poll_now(cache);
+        poll_now(cache, may_start);
     }
     if limit::is_crossed() {
         purge::trim(0);
@@ -54,33 +97,99 @@ pub fn poll() {
 
 #[cold]
 #[inline(never)]
-fn poll_now(cache: &Tcache) {
+fn poll_now(cache: &Tcache, may_start: bool) {
     let Some(epoch) = purge::epoch() else { return };
     cache.cool(epoch);
-    if purge::is_worth_it() && !takes_care() {
+    let is_worth_it = purge::is_worth_it();
+    let helper_does_it = match STATE.load(Acquire) {
+        STARTING | RUNS | STOPPING => true,
+        SLEEPS => {
+            if is_worth_it {
+                wake();
+            }
+            true
+        }
+        state @ (NONE | DONE) => {
+            may_start && (is_worth_it || purge::may_be_worth_it()) && start_from(state)
+        }
+        _ => false,
+    };
+    if is_worth_it && !helper_does_it {
         purge::tick_on_slow_path();
     }
 }
 
-/// Whether the helper takes care of this process. Starts it if there is much to do and it may run.
-///
-/// The caller holds no lock.
-fn takes_care() -> bool {
-    match STATE.load(Acquire) {
-        RUNS => return true,
-        REFUSED => return false,
+/// Threads of the program that have a cache.
+fn threads() -> u32 {
+    ARENAS.iter().map(|arena| arena.attach().threads()).sum()
+}
+
+fn change(from: u32, to: u32) -> bool {
+    STATE.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
+}
+
+fn wake() {
+    if change(SLEEPS, RUNS) {
+        os::futex_wake(&STATE);
+    }
+}
+
+/// A thread of the program ended, and has no cache any more.
+pub fn thread_ended() {
+    if STATE.load(Relaxed) == NONE {
+        return;
+    }
+    match threads() {
+        0 => stop(),
+        // The helper finds that it is not needed.
+        1 => wake(),
         _ => {}
     }
+}
+
+/// Stops the helper, and waits until it is gone.
+#[cold]
+fn stop() {
+    if ![RUNS, SLEEPS, DONE].iter().any(|&state| change(state, STOPPING)) {
+        return;
+    }
+    os::futex_wake(&STATE);
+    join();
+    STATE.store(NONE, Release);
+}
+
+/// Waits for the end of the helper, which was told to end, or has done so.
+fn join() {
+    let saved = os::errno();
+    unsafe extern "C" {
+        fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+    }
+    const PTHREAD_CANCEL_DISABLE: c_int = 1;
+    let mut before = 0;
+    // SAFETY: whoever moved the state here is the one that joins the thread. pthread_join is a cancellation
+    // point, which malloc and the end of a thread must not be.
+    unsafe {
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut before);
+        libc::pthread_join(HANDLE.load(Relaxed) as libc::pthread_t, ptr::null_mut());
+        pthread_setcancelstate(before, ptr::null_mut());
+    }
+    os::set_errno(saved);
+}
+
+/// Starts the helper, if it may run; whether there is one now. The caller holds no lock.
+fn start_from(state: u32) -> bool {
     if os::is_single_threaded() || !config::PURGE_THREAD.load(Relaxed) {
         return false;
     }
-    if STATE.compare_exchange(NONE, RUNS, AcqRel, Acquire).is_err() {
+    if !change(state, STARTING) {
         return true;
     }
-    let started = start();
-    if !started {
-        STATE.store(REFUSED, Release);
+    if state == DONE {
+        join();
     }
+    let started = start();
+    // Not in the child of a fork meanwhile, which has no helper.
+    change(STARTING, if started { RUNS } else { REFUSED });
     started
 }
 
@@ -119,11 +228,11 @@ fn start_with(stack: usize) -> bool {
         if libc::pthread_attr_init(&mut attributes) != 0 {
             return false;
         }
-        libc::pthread_attr_setdetachstate(&mut attributes, libc::PTHREAD_CREATE_DETACHED);
         let mut thread: libc::pthread_t = core::mem::zeroed();
         let started = libc::pthread_attr_setstacksize(&mut attributes, stack) == 0
             && libc::pthread_create(&mut thread, &attributes, run, ptr::null_mut()) == 0;
         libc::pthread_attr_destroy(&mut attributes);
+        HANDLE.store(thread as usize, Relaxed);
         started
     }
 }
@@ -134,17 +243,40 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     unsafe { tls::set(tcache::ended()) };
     // SAFETY: the name is a C string of at most 15 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"arenite-purge".as_ptr()) };
+    // The handle must be known before this may end.
+    while STATE.load(Acquire) == STARTING {
+        os::yield_now();
+    }
     let mut idle = 0;
-    while idle < IDLE_EPOCHS {
-        let (Some(milliseconds), Some(epoch)) = (purge::epoch_milliseconds(), purge::epoch())
-        else {
-            break;
-        };
+    while let (Some(milliseconds), Some(epoch)) = (purge::epoch_milliseconds(), purge::epoch()) {
         let freed = purge::tick(epoch, usize::MAX, true);
         idle = if freed == 0 && !purge::is_worth_it() { idle + 1 } else { 0 };
-        let milliseconds = u32::try_from(milliseconds).unwrap_or(u32::MAX);
-        os::futex_wait(&STATE, RUNS, milliseconds);
+        if idle == IDLE_EPOCHS {
+            if threads() <= 1 {
+                break;
+            }
+            sleep();
+            idle = 0;
+        } else {
+            let milliseconds = u32::try_from(milliseconds).unwrap_or(u32::MAX);
+            os::futex_wait(&STATE, RUNS, milliseconds);
+        }
+        if STATE.load(Acquire) == STOPPING {
+            return ptr::null_mut();
+        }
     }
-    STATE.store(NONE, Release);
+    // Not if it was told to end meanwhile; then it is joined by who said so.
+    change(RUNS, DONE);
     ptr::null_mut()
+}
+
+/// Sleeps until somebody sees something to do.
+fn sleep() {
+    // Who sees it first wakes nobody: so what was seen last is looked at again.
+    if !change(RUNS, SLEEPS) || (purge::is_worth_it() && change(SLEEPS, RUNS)) {
+        return;
+    }
+    while STATE.load(Acquire) == SLEEPS {
+        os::futex_wait(&STATE, SLEEPS, u32::MAX);
+    }
 }

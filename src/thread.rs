@@ -2,6 +2,7 @@
 
 use crate::config;
 use crate::fork;
+use crate::purger;
 use crate::tcache::{self, State, Tcache};
 use crate::tls;
 use core::ffi::c_void;
@@ -100,4 +101,5 @@ unsafe extern "C" fn end(value: *mut c_void) {
         tls::set(tcache::ended());
         Tcache::end(tcache);
     }
+    purger::thread_ended();
 }

@@ -29,7 +29,7 @@ pub(super) fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
         return (or_enomem(ptr::null_mut()), false);
     }
-    purger::poll();
+    purger::poll_for(bytes);
     // A large alignment costs a gap in the heap, which stays of use up to some size.
     let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is

@@ -154,10 +154,16 @@ static void helper_comes_and_goes(int argc, char **argv) {
     unsigned long long mask = strtoull(blocked + 7, NULL, 16);
     for (int signal = 1; signal < 32; signal++)
         CHECK(signal == SIGKILL || signal == SIGSTOP || mask >> (signal - 1) & 1);
-    /* And ends when there is nothing to do. */
-    WAIT_UNTIL(!helper(), 6000, 10000)
+    /* It is there as long as there are other threads, and then no more. */
+    usleep(3000000);
+    CHECK(helper() == id);
     end_all(threads);
+    WAIT_UNTIL(!helper(), 6000, 10000)
     check_survivors();
+    /* It comes again. */
+    start_all(threads);
+    WAIT_UNTIL(helper(), 3000, 1000)
+    end_all(threads);
     say("done", 1);
 }
 
@@ -183,6 +189,69 @@ static void in_a_child(int argc, char **argv) {
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && !WEXITSTATUS(status));
     end_all(threads);
     say("done", 1);
+}
+
+static pthread_barrier_t all_there;
+
+static void *takes_some(void *nothing) {
+    void *blocks[5];
+    for (size_t i = 0; i < 5; i++) {
+        CHECK(blocks[i] = malloc(24 + 16 * i));
+        memset(blocks[i], 1, 24 + 16 * i);
+    }
+    free(blocks[0]);
+    free(blocks[2]);
+    free(blocks[4]);
+    pthread_barrier_wait(&all_there);
+    usleep(1000);
+    free(blocks[1]);
+    free(blocks[3]);
+    return nothing;
+}
+
+/* glibc frees what belongs to stacks of ended threads under a lock that
+ * pthread_create takes as well: no free may start a thread. */
+static void many_joins(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { MANY = 2000 };
+    static pthread_t threads[MANY];
+    pthread_attr_t small;
+    CHECK(!pthread_attr_init(&small) && !pthread_attr_setstacksize(&small, 32 * KIB));
+    CHECK(!pthread_barrier_init(&all_there, NULL, MANY));
+    for (size_t i = 0; i < MANY; i++)
+        CHECK(!pthread_create(&threads[i], &small, takes_some, NULL));
+    for (size_t i = 0; i < MANY; i++)
+        CHECK(!pthread_join(threads[i], NULL));
+    say("done", 1);
+}
+
+static void at_exit(void) {
+    /* More than the helper's stack. */
+    char much[300000];
+    memset(HIDE(much), 1, sizeof much);
+    char name[32] = "";
+    int fd = open("/proc/thread-self/comm", O_RDONLY);
+    CHECK(fd >= 0 && read(fd, name, sizeof name - 1) > 0);
+    CHECK(strcmp(name, "arenite-purge\n"));
+    say("done", 1);
+}
+
+static void *is_the_last(void *thread) {
+    burst((size_t)thread);
+    int id;
+    WAIT_UNTIL((id = helper()) || on_system(), 3000, 1000)
+    return NULL;
+}
+
+/* The process ends with the last thread that the program made, which runs the
+ * handlers of atexit. */
+static void last_thread(int argc, char **argv) {
+    (void)argc, (void)argv;
+    CHECK(!atexit(at_exit));
+    pthread_t thread;
+    CHECK(!pthread_create(&thread, NULL, is_the_last, (void *)1));
+    CHECK(!pthread_detach(thread));
+    pthread_exit(NULL);
 }
 
 /* Without the helper, threads that go on give memory back on their way. */
@@ -281,6 +350,8 @@ static const struct mode modes[] = {
     {"drains", drains},
     {"helper_comes_and_goes", helper_comes_and_goes},
     {"in_a_child", in_a_child},
+    {"many_joins", many_joins},
+    {"last_thread", last_thread},
     {"without_helper", without_helper},
     {"trims", trims},
     {"trims_descriptors", trims_descriptors},
