@@ -5,7 +5,7 @@
 use crate::config;
 use crate::heap::{Gauge, MAPPED};
 use crate::limit;
-use crate::os::{self, PAGE};
+use crate::os::{self, Commit, PAGE};
 use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, Owner, PageDesc, PageState, SpareRegion};
 use crate::size_class::GRANULE;
 use core::ptr;
@@ -29,7 +29,7 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     }
     let huge_pages = wants_huge_pages(size, BYTES.get() + size);
     let align = align.max(if huge_pages { os::HUGE_PAGE } else { 0 });
-    let block = os::map_aligned(size, align.max(os::page_size()), 0);
+    let block = os::map_aligned(size, align.max(os::page_size()), 0, Commit::All);
     if block.is_null() || !publish(block, size) {
         return ptr::null_mut();
     }

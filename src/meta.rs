@@ -2,7 +2,7 @@
 //! given back, and never handed to the program, so that an overrun of a block can not reach it.
 
 use crate::heap::MAPPED;
-use crate::os;
+use crate::os::{self, Commit};
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
@@ -28,7 +28,7 @@ pub fn allocate(bytes: usize) -> *mut u8 {
             }
             continue;
         }
-        let start = os::map_aligned(STEP, STEP, 0);
+        let start = os::map_aligned(STEP, STEP, 0, Commit::AsTouched);
         if start.is_null() {
             return start;
         }

@@ -125,19 +125,29 @@ fn not_whole_pages() -> ! {
     unsafe { libc::abort() }
 }
 
-/// Maps `bytes` of zeroed private memory, a multiple of the page size; null when the kernel has
-/// none.
+/// Whether the kernel is to refuse a mapping that the machine could never fill, as its setting
+/// `overcommit_memory` says (Documentation/mm/overcommit-accounting.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// Yes: the program asked for all of it.
+    All,
+    /// No: it is used little by little, or never whole.
+    AsTouched,
+}
+
+/// Maps `bytes` of zeroed private memory, a multiple of the page size, to be used as it is touched; null
+/// when the kernel has none.
 pub fn map(bytes: usize) -> *mut u8 {
-    map_near(bytes, 0)
+    map_near(bytes, 0, Commit::AsTouched)
 }
 
 /// As [`map`], at the address `hint` if nothing lies there; 0: anywhere.
-fn map_near(bytes: usize, hint: usize) -> *mut u8 {
+fn map_near(bytes: usize, hint: usize, commit: Commit) -> *mut u8 {
     whole_pages(hint, bytes);
     count(&KERNEL_CALLS.mmap);
     keeping_errno(|| {
         let unit = page_size();
-        let p = map_readable(bytes, hint);
+        let p = map_readable(bytes, hint, commit);
         if SIMULATED_PAGE.load(Relaxed) == 0 || p.is_null() || p.addr().is_multiple_of(unit) {
             return p;
         }
@@ -145,7 +155,7 @@ fn map_near(bytes: usize, hint: usize) -> *mut u8 {
         // SAFETY: the mappings were made just now, and the ends of the second one are not used.
         unsafe {
             libc::munmap(p.cast(), bytes);
-            let p = map_readable(bytes + unit, 0);
+            let p = map_readable(bytes + unit, 0, commit);
             if p.is_null() {
                 return p;
             }
@@ -160,8 +170,9 @@ fn map_near(bytes: usize, hint: usize) -> *mut u8 {
 }
 
 /// The call itself.
-fn map_readable(bytes: usize, hint: usize) -> *mut u8 {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+fn map_readable(bytes: usize, hint: usize, commit: Commit) -> *mut u8 {
+    let lazily = if commit == Commit::All { 0 } else { libc::MAP_NORESERVE };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | lazily;
     let hint = core::ptr::without_provenance_mut(hint);
     // SAFETY: a new anonymous mapping, which replaces none.
     let p = unsafe { libc::mmap(hint, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
@@ -171,8 +182,8 @@ fn map_readable(bytes: usize, hint: usize) -> *mut u8 {
 /// Maps `bytes` at a multiple of `align`, a power of two of at least the page size; null when
 /// the kernel has none; at the address `hint` if nothing lies there, 0: anywhere. Maps more for
 /// an instant and gives the rest back.
-pub fn map_aligned(bytes: usize, align: usize, hint: usize) -> *mut u8 {
-    let first = map_near(bytes, hint);
+pub fn map_aligned(bytes: usize, align: usize, hint: usize, commit: Commit) -> *mut u8 {
+    let first = map_near(bytes, hint, commit);
     if first.is_null() || first.addr() & (align - 1) == 0 {
         return first;
     }
@@ -181,7 +192,7 @@ pub fn map_aligned(bytes: usize, align: usize, hint: usize) -> *mut u8 {
     let Some(total) = bytes.checked_add(align - page_size()) else {
         return core::ptr::null_mut();
     };
-    let start = map(total);
+    let start = map_near(total, 0, commit);
     if start.is_null() {
         return start;
     }
@@ -196,6 +207,24 @@ pub fn map_aligned(bytes: usize, align: usize, hint: usize) -> *mut u8 {
         }
         start.add(skip)
     }
+}
+
+/// Takes a new mapping's memory back, if the kernel filled it at once because the program called
+/// `mlockall(MCL_FUTURE)`: what is touched later is locked then (mlock2(2)), as far as the kernel knows that.
+pub fn fill_as_touched(start: *mut u8, bytes: usize) {
+    const MLOCK_ONFAULT: libc::c_uint = 1;
+    let mut is_there = 0u8;
+    keeping_errno(|| {
+        // SAFETY: the mapping is the caller's, and holds nothing yet. Of one page there is one byte to say.
+        unsafe {
+            let last = start.add(bytes - page_size());
+            if libc::mincore(last.cast(), page_size(), &mut is_there) == 0 && is_there & 1 != 0 {
+                libc::munlock(start.cast(), bytes);
+                libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED);
+                libc::syscall(libc::SYS_mlock2, start, bytes, MLOCK_ONFAULT);
+            }
+        }
+    });
 }
 
 /// Gives a mapping back. Whether the kernel did it (it can refuse to split a mapping when the
@@ -229,7 +258,7 @@ pub unsafe fn remap(p: *mut u8, old: usize, new: usize, may_move: bool) -> *mut 
     if !moved.is_null() || !simulates || !may_move {
         return moved;
     }
-    let to = map(new);
+    let to = map_near(new, 0, Commit::All);
     // SAFETY: the caller's contract; the new mapping is nobody's.
     if to.is_null() || unsafe { move_over(p, old, new, to) } {
         return to;

@@ -139,6 +139,7 @@ impl Window {
         let entries = os::map(BYTES);
         if !entries.is_null() {
             MAPPED.mmap.add(BYTES);
+            os::fill_as_touched(entries, BYTES);
             // Release pairs with `entries`' acquire.
             self.entries.store(entries.cast(), Release);
         }

@@ -52,6 +52,18 @@ fn runs_with_odd_stack_limits() {
 }
 
 #[test]
+fn refuses_what_the_machine_could_never_fill() {
+    let outcome = passes("limits.c", &["more_than_the_machine"]);
+    assert_eq!(outcome.number("done"), 1, "{outcome}");
+}
+
+#[test]
+fn locked_memory_is_little() {
+    let outcome = passes("limits.c", &["locked"]);
+    assert_eq!(outcome.number("done"), 1, "{outcome}");
+}
+
+#[test]
 fn goes_on_if_the_break_can_not_move() {
     let outcome = passes("limits.c", &["blocked_break"]);
     assert_eq!(outcome.number("done"), 1, "{outcome}");

@@ -4,7 +4,7 @@
 
 use super::reach::REACH;
 use super::{Heap, MAPPED, Source, adopt};
-use crate::os::{self, PAGE};
+use crate::os::{self, Commit, PAGE};
 use crate::page_map::{self, Owner, PageDesc, PageState};
 use crate::size_class::GRANULE;
 
@@ -24,7 +24,8 @@ pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
     let need = bytes.checked_add(GRANULE.max(os::page_size()))?;
     SHAPES.iter().filter(|&&(size, _)| size >= need).find_map(|&(size, align)| {
         let hint = if size == HEAP_BYTES { REACH.ask() } else { 0 };
-        let start = os::map_aligned(size, align.max(os::page_size()), hint);
+        let align = align.max(os::page_size());
+        let start = os::map_aligned(size, align, hint, Commit::AsTouched);
         if start.is_null() {
             REACH.note_free(hint);
             return None;
@@ -39,6 +40,7 @@ pub fn new_heap(bytes: usize, arena: u16) -> Option<Heap> {
             REACH.note_free(base);
             return None;
         }
+        os::fill_as_touched(start, size);
         let end = base + size - PAGE;
         // SAFETY: covered by `adopt`; the heap is the arena's.
         unsafe { describe_end(end) };

@@ -224,6 +224,78 @@ static void blocked_break(int argc, char **argv) {
     ordinary(0, NULL);
 }
 
+/* ---- what the kernel is asked for ---- */
+
+/* The first number in a file, read without an allocation. */
+static unsigned long number_in(const char *path) {
+    char text[32] = "";
+    int fd = open(path, O_RDONLY);
+    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0 && !close(fd));
+    return strtoul(text, NULL, 10);
+}
+
+/* What the machine could never fill is refused, where the kernel says so. */
+static void more_than_the_machine(int argc, char **argv) {
+    (void)argc, (void)argv;
+    size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    if (number_in("/proc/sys/vm/overcommit_memory") != 1) {
+        /* Swap counts as well. */
+        size_t much = 64 * machine;
+        char *block = malloc(MIB);
+        CHECK(block);
+        fill(block, MIB, 1);
+        errno = 0;
+        CHECK(!malloc(much) && errno == ENOMEM);
+        CHECK(!calloc(much / MIB, MIB) && !aligned_alloc(2 * MIB, much));
+        CHECK(!realloc(block, much));
+        CHECK(holds(block, MIB, 1));
+        free(block);
+    }
+    say("done", 1);
+}
+
+static pthread_barrier_t all_have_some;
+
+static void *takes_a_little(void *nothing) {
+    for (size_t i = 0; i < 100; i++) {
+        char *block = malloc(100 + 10 * i);
+        CHECK(block);
+        fill(block, 100 + 10 * i, 3);
+    }
+    pthread_barrier_wait(&all_have_some);
+    pthread_barrier_wait(&all_have_some);
+    return nothing;
+}
+
+/* A program that locks its memory, also what it maps later, does not get all
+ * the addresses filled that an arena has. */
+static void locked(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { THREADS = 8 };
+    if (mlockall(MCL_CURRENT | MCL_FUTURE)) {
+        CHECK(errno == ENOMEM || errno == EPERM);
+        say("done", 1);
+        return;
+    }
+    size_t before = status_kib("VmRSS:");
+    pthread_attr_t small;
+    CHECK(!pthread_attr_init(&small) && !pthread_attr_setstacksize(&small, 64 * KIB));
+    CHECK(!pthread_barrier_init(&all_have_some, NULL, THREADS + 1));
+    pthread_t threads[THREADS];
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(!pthread_create(&threads[i], &small, takes_a_little, NULL));
+    pthread_barrier_wait(&all_have_some);
+    size_t grown = status_kib("VmRSS:") - before;
+    if (grown > 8 * KIB) {
+        say("grown_kib", grown);
+        CHECK(!"little memory for little blocks");
+    }
+    pthread_barrier_wait(&all_have_some);
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(!pthread_join(threads[i], NULL));
+    say("done", 1);
+}
+
 /* ---- dlopen ---- */
 
 static void *(*their_malloc)(size_t);
@@ -344,6 +416,8 @@ static const struct mode modes[] = {
     {"thread_without_memory", thread_without_memory},
     {"ordinary", ordinary},
     {"blocked_break", blocked_break},
+    {"more_than_the_machine", more_than_the_machine},
+    {"locked", locked},
     {"opens", opens},
     {"tiny", tiny},
     {"tiny_idle", tiny_idle},
