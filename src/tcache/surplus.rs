@@ -8,8 +8,9 @@ use crate::sync::block::{Block, Chain};
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
 /// only frees, and nobody needs them …
 const MANY: u8 = 8;
-/// (one of more than so many blocks counts as several) …
+/// (one of more than so many blocks, or bytes, counts as several) …
 const MANY_BLOCKS: usize = 128;
+const MANY_BYTES: usize = 16 * 1024;
 /// … unless it was wrong before: each time doubles the number, up to this often.
 const MOST_PATIENCE: u8 = 4;
 /// The thread gives home what it and its arena keep then …
@@ -143,7 +144,9 @@ impl Tcache {
                 self.arena().give_under(held.as_mut(), class, magazine.head);
             }
         }
-        let count = overflows.get() + (magazine_capacity(class) / MANY_BLOCKS).max(1) as u8;
+        let blocks = magazine_capacity(class);
+        let weight = (blocks / MANY_BLOCKS).max(blocks * size(class) / MANY_BYTES).max(1);
+        let count = overflows.get() + weight as u8;
         let many = MANY << self.patience[class].get();
         overflows.set(if count < many { count } else { ONLY_FREES });
     }
