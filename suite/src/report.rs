@@ -152,11 +152,11 @@ fn means(outcomes: &[Outcome]) -> String {
     let head = [
         "geometric mean over programs, best peer of each = 1",
         "least CPU time",
-        "of real programs",
-        "of synthetic ones",
+        "the same, real programs",
+        "the same, synthetic ones",
         "wall time",
         "peak RSS",
-        "of real programs",
+        "the same, real programs",
         "minor faults",
         "failed",
     ];
@@ -191,7 +191,9 @@ fn means(outcomes: &[Outcome]) -> String {
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
     table(&head.map(str::to_owned), rows.into_iter().map(|(_, row)| row))
         + "\nA mean is over the programs that the allocator did not fail. 1.00 throughout would be an \
-           allocator that is the best on every program.\n"
+           allocator that is the best on every program. arenite-again is Arenite once more, the control: \
+           what it differs by is noise. arenite-no-purge never gives memory back, and mimalloc-nothp is \
+           mimalloc without huge pages.\n"
 }
 
 /// An allocator's name, Arenite's in bold.
