@@ -63,7 +63,7 @@ const MAY_BE_THE_LOADERS: RangeInclusive<usize> = 513..=2048;
 /// Bytes of the helper's stack; a program's thread-local variables lie in it as well.
 const STACK_BYTES: [usize; 2] = [64 * 1024, 1024 * 1024];
 
-/// Epochs with nothing to give back after which the helper ends: the decay time, twice.
+/// Epochs with nothing to give back after which the helper sleeps, or ends: the decay time, twice.
 const IDLE_EPOCHS: u32 = 32;
 
 /// Looks at the purge clock, now and then, and at the soft limit. The end of every slow path; no
@@ -150,8 +150,14 @@ pub fn thread_ended() {
 /// Stops the helper, and waits until it is gone.
 #[cold]
 fn stop() {
-    if ![RUNS, SLEEPS, DONE].iter().any(|&state| change(state, STOPPING)) {
-        return;
+    loop {
+        let state = STATE.load(Relaxed);
+        if !matches!(state, RUNS | SLEEPS | DONE) {
+            return;
+        }
+        if change(state, STOPPING) {
+            break;
+        }
     }
     os::futex_wake(&STATE);
     join();
