@@ -14,7 +14,8 @@ const NO_KEY: u32 = u32::MAX;
 /// A thread makes the key.
 const MAKING: u32 = u32::MAX - 1;
 
-/// The pthread key whose destructor ends a thread's cache.
+/// The pthread key whose destructor ends a thread's cache. Acquire and release pair with each other: who sees
+/// the key may use it.
 static KEY: AtomicU32 = AtomicU32::new(NO_KEY);
 
 /// Gives the calling thread its cache, if it can have one: not after its end, and not without

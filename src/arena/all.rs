@@ -31,7 +31,8 @@ pub enum Waits {
 /// All arenas.
 pub struct Arenas {
     main: Arena,
-    /// Numbers given to others than the main one.
+    /// Numbers given to others than the main one. Its release in `open` pairs with the acquire in `count`; the
+    /// arenas themselves are published by their slots.
     others: AtomicUsize,
 }
 
