@@ -109,7 +109,19 @@ fn death_by_a_signal_is_passed_on() {
 
 /// Starts a shell script under the command and waits until it says that it is ready.
 fn ready(mode: &[&str], script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = arenite(mode)
+    // What runs the tests in the background may have them ignore these, and a shell can not trap what was
+    // ignored when it began.
+    let listen = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: no handler is set.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    let mut command = arenite(mode);
+    // SAFETY: signal(2) may be called between fork and exec.
+    unsafe { command.pre_exec(listen) };
+    let mut child = command
         .args(["--", "sh", "-c", script])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
