@@ -215,10 +215,11 @@ pub fn fill_as_touched(start: *mut u8, bytes: usize) {
     const MLOCK_ONFAULT: libc::c_uint = 1;
     let mut is_there = 0u8;
     keeping_errno(|| {
-        // SAFETY: the mapping is the caller's, and holds nothing yet. Of one page there is one byte to say.
+        // SAFETY: the mapping is the caller's, and holds nothing yet. Of one byte the kernel says one page,
+        // in one byte, however large its pages are.
         unsafe {
             let last = start.add(bytes - page_size());
-            if libc::mincore(last.cast(), page_size(), &mut is_there) == 0 && is_there & 1 != 0 {
+            if libc::mincore(last.cast(), 1, &mut is_there) == 0 && is_there & 1 != 0 {
                 libc::munlock(start.cast(), bytes);
                 libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED);
                 libc::syscall(libc::SYS_mlock2, start, bytes, MLOCK_ONFAULT);
