@@ -21,6 +21,9 @@ use core::alloc::{GlobalAlloc, Layout};
 ///
 /// All values of this type are the same allocator: its state is the process's.
 ///
+/// A shared library that has it must not be unloaded by dlclose(3): threads that used it end later, by code
+/// of its. Link such a library with `-z nodelete`, as libarenite.so is.
+///
 /// # Settings
 ///
 /// A program can build settings in:

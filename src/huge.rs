@@ -148,14 +148,15 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
     let block: *mut u8 = ptr::with_exposed_provenance_mut(address);
     // SAFETY: the caller's contract.
     unsafe {
-        if size(address) == new {
+        let now = size(address);
+        if now == new {
             return block;
         }
-        if new > size(address) && !limit::admits(new - size(address)) {
+        if new > now && !limit::admits(new - now) {
             return ptr::null_mut();
         }
         // The block may move to where the page map has no region yet, and could not always go back.
-        let spare = if may_move && new > size(address) {
+        let spare = if may_move && new > now {
             let Some(spare) = SpareRegion::take() else { return ptr::null_mut() };
             Some(spare)
         } else {

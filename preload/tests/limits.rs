@@ -11,8 +11,7 @@ const MIB: u64 = 1 << 20;
 #[track_caller]
 fn limited(args: &[&str], resource: libc::__rlimit_resource_t, bytes: u64) -> Outcome {
     let outcome = run_limited(&compile("limits.c"), args, resource, bytes);
-    outcome.expect_success();
-    assert_eq!(outcome.number("done"), 1, "{outcome}");
+    outcome.expect_done();
     outcome
 }
 
@@ -53,20 +52,17 @@ fn runs_with_odd_stack_limits() {
 
 #[test]
 fn refuses_what_the_machine_could_never_fill() {
-    let outcome = passes("limits.c", &["more_than_the_machine"]);
-    assert_eq!(outcome.number("done"), 1, "{outcome}");
+    passes("limits.c", &["more_than_the_machine"]).expect_done();
 }
 
 #[test]
 fn locked_memory_is_little() {
-    let outcome = passes("limits.c", &["locked"]);
-    assert_eq!(outcome.number("done"), 1, "{outcome}");
+    passes("limits.c", &["locked"]).expect_done();
 }
 
 #[test]
 fn goes_on_if_the_break_can_not_move() {
-    let outcome = passes("limits.c", &["blocked_break"]);
-    assert_eq!(outcome.number("done"), 1, "{outcome}");
+    passes("limits.c", &["blocked_break"]).expect_done();
 }
 
 /// Runs a program that is not preloaded and opens the library itself.
@@ -80,9 +76,7 @@ fn opens(args: &[&str]) {
         command.arg(library());
     }
     command.args(args);
-    let outcome = finish(command);
-    outcome.expect_success();
-    assert_eq!(outcome.number("done"), 1, "{outcome}");
+    finish(command).expect_done();
 }
 
 #[test]

@@ -339,11 +339,10 @@ impl Inner {
         unsafe {
             if source != Source::Mmap
                 || top != base
-                || !mmap::release(base, (end - base) / PAGE, self.id)
+                || !self.release_heap(base, (end - base) / PAGE)
             {
                 return 0;
             }
-            self.heap_bytes -= end - base + PAGE;
             self.heap = core::mem::replace(&mut self.left_brk, Heap::NONE);
             if self.heap.source == Source::Brk {
                 self.heap.top = self.heap.end;
@@ -358,6 +357,19 @@ impl Inner {
             }
         }
         end - base + PAGE
+    }
+
+    /// Unmaps a heap of `pages` pages and the one that ends it; whether the kernel did so.
+    ///
+    /// # Safety
+    /// As for [`mmap::release`].
+    pub(super) unsafe fn release_heap(&mut self, base: usize, pages: usize) -> bool {
+        // SAFETY: the caller's contract.
+        let is_gone = unsafe { mmap::release(base, pages, self.id) };
+        if is_gone {
+            self.heap_bytes -= (pages + 1) * PAGE;
+        }
+        is_gone
     }
 
     /// Gives a run back: coalesces it with free neighbours, into the top chunk where it touches
@@ -396,9 +408,8 @@ impl Inner {
             let after = from + size * PAGE;
             if flags & CHUNK_FIRST != 0
                 && page_map::state(after) == PageState::HeapEnd
-                && mmap::release(from, size, self.id)
+                && self.release_heap(from, size)
             {
-                self.heap_bytes -= (size + 1) * PAGE;
                 return None;
             }
             self.bins.insert(from, size, self.bins.epoch, flags | kind);

@@ -5,7 +5,6 @@ use super::chunk::{self, Chunk, LAST_BIN};
 use super::decay::STEPS;
 use super::pages::Run;
 use super::{ARENAS, Arena, Guard, Inner};
-use crate::heap::mmap;
 use crate::os::{self, PAGE};
 use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, CHUNK_ZERO, PageState};
 use crate::size_class::{CLASSES, Class};
@@ -174,9 +173,7 @@ impl Inner {
             while next < first + pages * PAGE {
                 next += self.bins.remove(next).pages * PAGE;
             }
-            if mmap::release(first, pages, self.id) {
-                self.heap_bytes -= (pages + 1) * PAGE;
-            } else {
+            if !self.release_heap(first, pages) {
                 self.bins.insert(first, pages, self.bins.epoch, CHUNK_FIRST);
             }
         }

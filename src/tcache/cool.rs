@@ -96,13 +96,18 @@ impl Tcache {
         count * size(class)
     }
 
+    /// Gives all spare magazines back to their arenas; their bytes. Any thread may do that.
+    fn give_spares(&self) -> usize {
+        (1..CLASSES).map(|class| self.give_spare(class)).sum()
+    }
+
     /// Takes the spare magazines of threads that sleep: that took no slow path for `age` epochs.
     /// Called once per epoch. The bytes taken.
     pub fn cool_sleepers(age: usize) -> usize {
         let mut bytes = 0;
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
             if cache.activity.idle_epochs() >= age {
-                bytes += (1..CLASSES).map(|class| cache.give_spare(class)).sum::<usize>();
+                bytes += cache.give_spares();
             }
         }
         bytes
@@ -111,9 +116,7 @@ impl Tcache {
     /// Takes the spare magazines of all threads.
     pub fn take_spares() {
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
-            (1..CLASSES).for_each(|class| {
-                cache.give_spare(class);
-            });
+            cache.give_spares();
         }
     }
 

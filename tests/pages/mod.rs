@@ -173,12 +173,14 @@ fn heaps_go_back_to_the_kernel() {
     // More than a few heaps, in pieces that are no mappings of their own at first.
     let layout = layout(100_000, 8);
     let blocks: Vec<_> = (0..4000).map(|_| allocate(layout)).collect();
-    let before = arenite::stats::collect().heaps;
+    let before = arenite::stats::collect();
     for block in blocks {
         // SAFETY: in use until now.
         unsafe { ARENITE.dealloc(block, layout) };
     }
     ARENITE.trim();
-    let after = arenite::stats::collect().heaps;
-    assert!(after <= 2 && before > 5, "{before} heaps, then {after}");
+    let after = arenite::stats::collect();
+    let heaps = [before.heaps, after.heaps];
+    assert!(heaps[1] <= 2 && heaps[0] > 5, "{} heaps, then {}", heaps[0], heaps[1]);
+    assert!(after.in_use_blocks < before.in_use_blocks);
 }

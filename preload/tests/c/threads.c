@@ -55,10 +55,10 @@ static void churn(int argc, char **argv) {
                 CHECK(holds(left[i].blocks[k], left[i].sizes[k], k));
                 free(left[i].blocks[k]);
             }
-        if (batch == 19)
+        if (batch == 1)
             early = status_kib("VmRSS:");
     }
-    say("rss_kib_after_1000", early);
+    say("rss_kib_after_100", early);
     say("rss_kib_after_all", status_kib("VmRSS:"));
     say("in_use_after_all", mallinfo2().uordblks);
 }

@@ -125,6 +125,14 @@ impl Outcome {
         self
     }
 
+    /// As [`Outcome::expect_success`], of a program that says `done` when it has done everything.
+    #[track_caller]
+    pub fn expect_done(&self) -> &Self {
+        self.expect_success();
+        assert_eq!(self.number("done"), 1, "{self}");
+        self
+    }
+
     /// The lines in which the allocator reports a misuse.
     pub fn complaints(&self) -> Vec<&str> {
         let ours = |line: &&str| line.starts_with("arenite: ");
