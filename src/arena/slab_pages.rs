@@ -317,7 +317,9 @@ impl Inner {
             self.unlist(class, slab);
             if Self::is_unused(slab) {
                 self.class_mut(class).empty -= 1;
+                let before = self.dirty_pages();
                 self.drop_slab(class, start, slab);
+                self.decay.were_free(self.dirty_pages().saturating_sub(before));
                 return 0;
             }
             let bytes = match os::page_size() {

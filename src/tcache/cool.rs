@@ -89,7 +89,7 @@ impl Tcache {
         // slot owns it.
         unsafe {
             match arena.lock_open() {
-                Some(mut held) => held.give_cold_blocks(class, head, count),
+                Some(mut held) => held.give_idle_blocks(class, head, count),
                 None => arena.give_remotely(head),
             }
         }
@@ -139,7 +139,7 @@ impl Tcache {
                 held.parked_bytes -= bytes.min(held.parked_bytes);
                 // SAFETY: as above.
                 cache.flush(|class, head, count| unsafe {
-                    held.give_cold_blocks(class, head, count);
+                    held.give_idle_blocks(class, head, count);
                 });
                 return true;
             }
