@@ -195,6 +195,29 @@ mutant heap_release $file 'the entry is cleared before the last block is home' \
 mutant heap_release $file 'the heap is released one block too early' \
     's/self\.out == 0 \{/self.out <= 1 {/'
 
+file=src/sync/gate.rs
+mutant gate $file 'enter: acquire -> relaxed after a drain' \
+    's/compare_exchange\(DRAINED, BUSY, Acquire, Relaxed\)/compare_exchange(DRAINED, BUSY, Relaxed, Relaxed)/'
+mutant gate $file 'enter: does not wait' \
+    's/Err\(HELD\) => _ = self\.state\.compare_exchange\(HELD, AWAITED, Relaxed, Relaxed\),/Err(HELD) => return Passage::Again,/'
+mutant gate $file 'leave: release -> relaxed' \
+    's/store\(OPEN, Release\)/store(OPEN, Relaxed)/'
+mutant gate $file 'hold: also while the thread is inside' \
+    's/self\.state\.compare_exchange\(OPEN, HELD, Acquire, Relaxed\)\.is_ok\(\)/self.state.swap(HELD, Acquire) < HELD/'
+mutant gate $file 'release: release -> relaxed' \
+    's/swap\(next, Release\)/swap(next, Relaxed)/'
+mutant gate $file 'release: wakes nobody' \
+    's/== AWAITED \{/== 77 {/'
+mutant gate $file 'cut: the list leads on' \
+    's/unsafe \{ Block::set_next\(last, ptr::null_mut\(\)\) \};//'
+file=loom_tests/tests/gate.rs
+mutant gate $file 'drain: reads before the barrier' \
+    's/(self\.word\.store\(false, Relaxed\);\s*)fence\(SeqCst\);/\1/'
+mutant gate $file 'drain: the first block as well' \
+    's/unsafe \{ Block::next\(first\) \}/first/'
+mutant gate $file 'drain: does not turn the word away' \
+    's/self\.word\.store\(false, Relaxed\);//'
+
 file=src/sync/prim_loom.rs
 mutant exploration $file 'the facade takes no turns' \
     's/self\.turn\.fetch_and\(0, Relaxed\);//'

@@ -3,7 +3,7 @@
 
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 /// Unit of chunks, in bytes: the smallest page size of any supported machine. Calls to the
 /// kernel are rounded to [`page_size`] where that is larger.
@@ -413,6 +413,24 @@ pub fn futex_wake(word: &AtomicU32) {
 pub fn yield_now() {
     // SAFETY: no precondition.
     unsafe { libc::syscall(libc::SYS_sched_yield) };
+}
+
+/// Lets all threads of the process pass a full memory barrier before it returns (membarrier(2), Linux 4.14);
+/// whether the kernel does so.
+pub fn barrier() -> bool {
+    const PRIVATE_EXPEDITED: c_int = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+    /// Refused once, it is not asked for again.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    // SAFETY: the call takes numbers only.
+    let call = |command: c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 };
+    keeping_errno(|| {
+        let done = !REFUSED.load(Relaxed)
+            && (call(PRIVATE_EXPEDITED)
+                || call(REGISTER_PRIVATE_EXPEDITED) && call(PRIVATE_EXPEDITED));
+        REFUSED.store(!done, Relaxed);
+        done
+    })
 }
 
 /// Reads the start of a small file, such as those of /proc and /sys, into `buffer`; the part

@@ -214,8 +214,8 @@ pub fn after_fork() {
 }
 
 /// Gives all free memory of the arenas back that can be given back, in small steps, but `pad`
-/// bytes at the top of each arena's newest heap. What other threads have in their bins stays with
-/// them. The bytes given back.
+/// bytes at the top of each arena's newest heap. Of what other threads have in their bins, one block
+/// of each bin stays with them. The bytes given back.
 pub fn trim(pad: usize) -> usize {
     let before = MAPPED.bytes();
     // SAFETY: the word always points at a cache; a live one is this thread's.
@@ -223,7 +223,7 @@ pub fn trim(pad: usize) -> usize {
     if cache.state() == State::Live {
         cache.give_all_back();
     }
-    Tcache::take_spares();
+    Tcache::take_from_all();
     let mut freed = 0;
     for arena in ARENAS.iter_open() {
         empty(arena);

@@ -2,7 +2,7 @@
 //! program does nothing.
 //!
 //! There is one helper per process. A slow path of malloc starts it once the process has several
-//! threads and some memory. It sleeps while there is little to give back, until a slow path that sees more
+//! threads and some memory. It sleeps while nothing happens, until a slow path in a process with some memory
 //! wakes it; and it ends when the program has one thread left: a process that is done with its threads has
 //! one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals and allocates
 //! nothing.
@@ -104,7 +104,8 @@ fn poll_now(cache: &Tcache, may_start: bool) {
     let helper_does_it = match STATE.load(Acquire) {
         STARTING | RUNS | STOPPING => true,
         SLEEPS => {
-            if is_worth_it {
+            // Threads that fall asleep later leave something to take, too.
+            if is_worth_it || purge::may_be_worth_it() {
                 wake();
             }
             true

@@ -23,7 +23,7 @@ static KEY: AtomicU32 = AtomicU32::new(NO_KEY);
 #[cold]
 #[inline(never)]
 pub fn start() -> *mut Tcache {
-    let now = tls::get();
+    let now = own();
     // SAFETY: the word always points at a cache.
     match unsafe { (*now).state() } {
         State::Live => return now,
@@ -43,21 +43,49 @@ pub fn start() -> *mut Tcache {
     // SAFETY: the cache is this thread's.
     unsafe { tls::set(tcache) };
     let key = key();
-    if key < MAKING {
-        // A key beyond the first 32 makes glibc allocate, which is fine from here on.
-        // SAFETY: the key is valid.
-        unsafe { libc::pthread_setspecific(key, tcache.cast()) };
+    // SAFETY: the key is valid; the cache is this thread's, and so is the word, until `end`, which is sure to
+    // come when the key has a value. A key beyond the first 32 makes glibc allocate, which is fine from
+    // here on.
+    unsafe {
+        if key < MAKING && libc::pthread_setspecific(key, tcache.cast()) == 0 {
+            (*tcache).may_be_drained(tls::address());
+        }
+        (*tcache).leave_gate();
     }
     tcache
 }
 
+/// What the thread's word leads to; the thread's own cache if somebody turned the word away from that, to
+/// drain it.
+fn own() -> *mut Tcache {
+    let now = tls::get();
+    let key = KEY.load(Acquire);
+    // SAFETY: the word always points at a cache; the key's value is the thread's own one, or null.
+    unsafe {
+        if (*now).state() == State::Empty
+            && key < MAKING
+            && let Some(own) = libc::pthread_getspecific(key).cast::<Tcache>().as_ref()
+        {
+            own.come_back();
+            return core::ptr::from_ref(own).cast_mut();
+        }
+    }
+    now
+}
+
 /// Takes the calling thread's cache away; its next slow path may get one again.
 pub fn drop_cache() {
-    let tcache = tls::get();
+    let tcache = own();
     // SAFETY: the word always points at a cache; a live one is this thread's, and the word
     // leaves it before it is given up.
     unsafe {
         if (*tcache).state() == State::Live {
+            (*tcache).go_inside_to_end();
+            // In this order: with the empty cache and a value of the key, a thread was drained.
+            let key = KEY.load(Acquire);
+            if key < MAKING {
+                libc::pthread_setspecific(key, core::ptr::null());
+            }
             tls::set((&raw const tcache::EMPTY).cast_mut());
             Tcache::end(tcache);
         }
@@ -94,11 +122,10 @@ fn key() -> u32 {
 /// allocate and free goes to the arenas directly.
 unsafe extern "C" fn end(value: *mut c_void) {
     let tcache: *mut Tcache = value.cast();
-    if tls::get() != tcache {
-        return;
-    }
-    // SAFETY: the cache is this thread's, and the word leaves it before it is given up.
+    // SAFETY: the cache is this thread's, and the word leaves it before it is given up. From when the
+    // thread is inside the gate, nobody else writes the word.
     unsafe {
+        (*tcache).go_inside_to_end();
         tls::set(tcache::ended());
         Tcache::end(tcache);
     }

@@ -5,9 +5,12 @@
 //! `dlopen`. Its initial value points at a constant empty cache, so readers never check for
 //! null: everything misses in the empty cache and ends in the slow path, which starts the
 //! thread.
+//!
+//! Another thread may turn the word of one that sleeps to the empty cache (`tcache/drain.rs`).
 
 use crate::tcache::{EMPTY, Tcache};
 use core::arch::{asm, global_asm};
+use core::sync::atomic::AtomicPtr;
 
 // The initial image of the TLS block holds the address of EMPTY; the dynamic loader relocates
 // the image before any thread is made from it.
@@ -40,6 +43,22 @@ pub fn get() -> *mut Tcache {
         );
     }
     tcache
+}
+
+/// Where the calling thread's word lies, for others to write: valid until the thread ends.
+#[cfg(target_arch = "x86_64")]
+pub fn address() -> *mut AtomicPtr<Tcache> {
+    let address: *mut AtomicPtr<Tcache>;
+    // SAFETY: computes an address; %fs:0 holds that of the thread's TLS (psABI).
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
+            "add {0}, qword ptr fs:[0]",
+            out(reg) address,
+            options(nostack, readonly)
+        );
+    }
+    address
 }
 
 /// Sets the thread's cache.
@@ -79,6 +98,25 @@ pub fn get() -> *mut Tcache {
         );
     }
     tcache
+}
+
+/// Where the calling thread's word lies, for others to write: valid until the thread ends.
+#[cfg(target_arch = "aarch64")]
+pub fn address() -> *mut AtomicPtr<Tcache> {
+    let address: *mut AtomicPtr<Tcache>;
+    // SAFETY: as on x86_64.
+    unsafe {
+        asm!(
+            "mrs {1}, tpidr_el0",
+            "adrp {0}, :gottprel:arenite_tcache_slot",
+            "ldr {0}, [{0}, :gottprel_lo12:arenite_tcache_slot]",
+            "add {0}, {1}, {0}",
+            out(reg) address,
+            out(reg) _,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    address
 }
 
 /// Sets the thread's cache.

@@ -73,7 +73,8 @@ impl Blocks {
         places
     }
 
-    fn place(&self, block: *mut Block) -> usize {
+    /// The place of a block.
+    pub fn place(&self, block: *mut Block) -> usize {
         match self.blocks.iter().position(|&known| known == block) {
             Some(place) => place,
             None => panic!("a link leads to no block"),

@@ -9,11 +9,13 @@
 //! | `remote_list.rs` | chains of blocks sent to their owner arena | `remote_list`, `heap_release` |
 //! | `depot.rs` | whole magazines exchanged between threads | `depot` |
 //! | `publish.rs` | page-map regions and entries | `page_map` |
+//! | `gate.rs` | a thread's bins, which others may drain | `gate` |
 //! | `attach.rs` | which arena a thread serves itself from; the last one out | `attach`, `thread_end` |
 
 pub mod attach;
 pub mod block;
 pub mod depot;
+pub mod gate;
 pub mod lock;
 pub mod publish;
 pub mod remote_list;

@@ -1,10 +1,10 @@
 //! How caches that are not used give their blocks back.
 
 use super::{State, Tcache};
-use crate::arena::{ARENAS, Guard, IdleEpochs, STEPS};
+use crate::arena::{ARENAS, Arena, Guard, IdleEpochs, STEPS};
 use crate::page_map;
 use crate::size_class::{CLASS_PLACES, CLASSES, Class, size};
-use crate::sync::block::Chain;
+use crate::sync::block::{Block, Chain};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU32};
@@ -59,6 +59,20 @@ impl Activity {
     }
 }
 
+/// Gives a list of at most `limit` blocks of one class home that nobody used for long.
+///
+/// # Safety
+/// The blocks are the caller's, of that class and arena.
+pub(super) unsafe fn give_idle(arena: &Arena, class: Class, head: *mut Block, limit: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match arena.lock_open() {
+            Some(mut held) => held.give_idle_blocks(class, head, limit),
+            None => arena.give_remotely(head),
+        }
+    }
+}
+
 impl Tcache {
     /// Takes note of the end of a slow path; whether the thread should look at the purge clock now.
     pub fn is_poll_due(&self) -> bool {
@@ -87,12 +101,7 @@ impl Tcache {
         let Some(arena) = ARENAS.get(page_map::owner(head.addr()).arena()) else { return 0 };
         // SAFETY: a magazine is a list of blocks of one arena, and whoever takes it out of its
         // slot owns it.
-        unsafe {
-            match arena.lock_open() {
-                Some(mut held) => held.give_idle_blocks(class, head, count),
-                None => arena.give_remotely(head),
-            }
-        }
+        unsafe { give_idle(arena, class, head, count) };
         count * size(class)
     }
 
@@ -101,22 +110,23 @@ impl Tcache {
         (1..CLASSES).map(|class| self.give_spare(class)).sum()
     }
 
-    /// Takes the spare magazines of threads that sleep: that took no slow path for `age` epochs.
-    /// Called once per epoch. The bytes taken.
+    /// Takes the spare magazines of threads that sleep, and what is in their bins: that took no slow path
+    /// for `age` epochs. Called once per epoch. The bytes taken.
     pub fn cool_sleepers(age: usize) -> usize {
         let mut bytes = 0;
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
             if cache.activity.idle_epochs() >= age {
-                bytes += cache.give_spares();
+                bytes += cache.give_spares() + cache.drain_if_asleep();
             }
         }
         bytes
     }
 
-    /// Takes the spare magazines of all threads.
-    pub fn take_spares() {
+    /// Takes what all other threads have cached, but for the first block of each bin.
+    pub fn take_from_all() {
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
             cache.give_spares();
+            cache.drain();
         }
     }
 
@@ -150,6 +160,7 @@ impl Tcache {
 
     /// Empties the cache into its arena, a magazine at a time; the thread goes on with it.
     pub fn give_all_back(&self) {
+        let _inside = self.go_inside();
         self.send_pending();
         let arena = self.arena();
         // SAFETY: the cache's blocks are its arena's.

@@ -80,6 +80,7 @@ impl Tcache {
             (*this).next_parked.set(held.parked.cast());
             held.parked = this.cast();
             held.parked_uses = held.parked_uses.wrapping_add(1);
+            (*this).close_drain();
             (*this).state.set(State::Parked);
         }
     }
@@ -108,7 +109,8 @@ impl Tcache {
         (1..CLASSES).map(|class| self.count(class) * size(class)).sum()
     }
 
-    /// A cache for the calling thread, attached to an arena; null when there is no memory.
+    /// A cache for the calling thread, attached to an arena; null when there is no memory. The thread is
+    /// inside its gate, and calls [`Tcache::leave_gate`] when its word leads to the cache.
     pub fn open() -> *mut Tcache {
         let (arena, parked) = Self::enter(true);
         let this = if parked.is_null() { Self::make() } else { parked };
@@ -118,6 +120,7 @@ impl Tcache {
                 arena.attach().detach();
                 return this;
             }
+            core::mem::forget((*this).go_inside());
             (*this).begin(arena, parked.is_null());
         }
         this
@@ -182,6 +185,7 @@ impl Tcache {
     /// wait for the lock of the old one, which many threads want, or one never gives up.
     #[cold]
     pub fn move_to(&self, target: &Arena) -> bool {
+        let _inside = self.go_inside();
         let old = self.arena();
         if target.id() == old.id() || !target.lock_open().is_some_and(|held| target.join(&held)) {
             return false;
@@ -266,6 +270,7 @@ impl Tcache {
     /// # Safety
     /// Called in the child, where the calling thread is the only one; the cache is its own.
     pub unsafe fn resume_after_fork(&self) {
+        self.drain_ended_at_fork();
         // SAFETY: the caller's contract.
         unsafe { self.arena().join_again() };
     }
@@ -273,6 +278,7 @@ impl Tcache {
     /// Leaves an arena that was closed at a fork, for one that is in use.
     #[cold]
     pub fn leave_closed(&self) {
+        let _inside = self.go_inside();
         self.send_pending();
         self.leave(self.arena(), None);
         let (arena, _) = Self::enter(false);
@@ -282,7 +288,8 @@ impl Tcache {
     /// Ends a thread's cache: blocks of other arenas go home, and it waits for another thread.
     ///
     /// # Safety
-    /// The cache is the calling thread's, which does not use it again.
+    /// The cache is the calling thread's, which is inside its gate ([`Tcache::go_inside_to_end`]) and does not
+    /// use it again.
     pub unsafe fn end(this: *mut Tcache) {
         // SAFETY: the caller's contract.
         unsafe {
@@ -308,6 +315,7 @@ impl Tcache {
     unsafe fn abandon(&self, arena: &Arena) {
         // SAFETY: the cache's blocks are its arena's.
         self.flush(|_, head, _| unsafe { arena.give_remotely(head) });
+        self.close_drain();
         Self::let_loose(ptr::from_ref(self).cast_mut());
     }
 
@@ -333,6 +341,7 @@ impl Tcache {
     /// Called in the child after fork, where the calling thread is the only one, after the
     /// arenas are repaired; the cache is not the calling thread's.
     pub unsafe fn recover(&self) {
+        self.recover_drained();
         if self.state() != State::Live {
             return;
         }

@@ -9,6 +9,7 @@
 
 mod cool;
 mod crowd;
+mod drain;
 mod life;
 mod remote;
 mod search;
@@ -29,6 +30,7 @@ use core::ptr;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicPtr, AtomicU16, compiler_fence};
 use crowd::Crowd;
+use drain::Drain;
 use word::Word;
 
 /// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
@@ -122,6 +124,8 @@ pub struct Tcache {
     crowd: Crowd,
     /// What says how long the thread sleeps, and which classes it uses (`cool.rs`).
     activity: Activity,
+    /// Through what others empty the bins of a thread that sleeps (`drain.rs`).
+    drain: Drain,
     next_all: AtomicPtr<Tcache>,
     next_parked: Cell<*mut Tcache>,
 }
@@ -188,6 +192,7 @@ impl Tcache {
             own_slabs: Cell::new(0),
             crowd: Crowd::new(),
             activity: Activity::new(),
+            drain: Drain::new(),
             next_all: AtomicPtr::new(ptr::null_mut()),
             next_parked: Cell::new(ptr::null_mut()),
         }
@@ -282,8 +287,12 @@ impl Tcache {
 
     /// Blocks of `class` in the cache, whether it has a thread or waits for one.
     pub fn count(&self, class: Class) -> usize {
-        let is_empty = self.bin(class).head.get().is_null();
-        self.spare(class).count() + if is_empty { 0 } else { self.bin_count(class) }
+        let in_bin = match self.bin(class).head.get().is_null() {
+            true => 0,
+            false if self.drain.took(class) => 1,
+            false => self.bin_count(class),
+        };
+        self.spare(class).count() + in_bin
     }
 
     /// Takes the first block of the bin, if there is one, for the program.
@@ -315,9 +324,8 @@ impl Tcache {
             Block::set_next(block, bin.head.get());
         }
         // One store makes the block part of the bin, after its link is written: a fork between
-        // any two instructions finds a whole list.
-        compiler_fence(Release);
-        bin.head.set(block);
+        // any two instructions finds a whole list, and so does who drains it.
+        bin.head.publish(block);
     }
 
     /// Fills the bin of `class` with at least one block; false when memory is out, or the arena
@@ -325,6 +333,7 @@ impl Tcache {
     #[cold]
     #[inline(never)]
     pub fn refill(&self, class: Class) -> bool {
+        let _inside = self.go_inside();
         if !self.bin(class).head.get().is_null() {
             // The thread has just begun, with a cache that another one left.
             return true;

@@ -49,8 +49,12 @@ impl Tcache {
         Self::all().any(|cache| {
             let pending = cache.pending.iter().filter(|slot| slot.arena.get() == arena);
             (cache.arena_id() == arena
-                && (list_holds(cache.bin(class).head.get(), block, is_of_class)
-                    || list_holds(cache.spare(class).peek(), block, is_of_class)))
+                && (list_holds(
+                    cache.bin(class).head.get(),
+                    cache.drain.first_taken(class),
+                    block,
+                    is_of_class,
+                ) || list_holds(cache.spare(class).peek(), END, block, is_of_class)))
                 || pending.map(|slot| slot.head.get()).any(|head| chain_holds(head, block, arena))
         })
     }
@@ -59,28 +63,39 @@ impl Tcache {
 /// No list of a cache is longer.
 const LONGEST: usize = 1 << 16;
 
-/// Whether a list of blocks of one class holds the block. The list may be another thread's, which
-/// changes it: the walk ends at what is no block of the class. The arena's lock is held, so that
-/// slabs stay.
-fn list_holds(head: *mut Block, block: *mut Block, owner: Owner) -> bool {
-    walk(head, block, |at| page_map::owner(at) == owner)
+/// Where a list ends.
+const END: *mut Block = core::ptr::null_mut();
+
+/// Whether a list of blocks of one class, which ends before `end`, holds the block. The list may be another
+/// thread's, which changes it: the walk ends at what is no block of the class. The arena's lock is held, so
+/// that slabs stay.
+fn list_holds(head: *mut Block, end: *mut Block, block: *mut Block, owner: Owner) -> bool {
+    walk(head, end, block, |at| page_map::owner(at) == owner)
 }
 
 /// As [`list_holds`], for a chain of blocks of any classes of an arena.
 fn chain_holds(head: *mut Block, block: *mut Block, arena: u16) -> bool {
-    walk(head, block, |at| {
+    walk(head, END, block, |at| {
         let owner = page_map::owner(at);
         owner.arena() == arena && page_map::class_of(owner) != 0
     })
 }
 
-fn walk(head: *mut Block, block: *mut Block, is_block: impl Fn(usize) -> bool) -> bool {
+fn walk(
+    head: *mut Block,
+    end: *mut Block,
+    block: *mut Block,
+    is_block: impl Fn(usize) -> bool,
+) -> bool {
     let mut at = head;
     for _ in 0..LONGEST {
+        if at == end || at.is_null() {
+            return false;
+        }
         if at == block {
             return true;
         }
-        if at.is_null() || !at.addr().is_multiple_of(16) || !is_block(at.addr()) {
+        if !at.addr().is_multiple_of(16) || !is_block(at.addr()) {
             return false;
         }
         // SAFETY: a slab of an arena whose lock is held lies there, so that the word is readable;

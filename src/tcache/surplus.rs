@@ -1,6 +1,6 @@
 //! What a thread's bins have too much.
 
-use super::{Tcache, magazine_capacity};
+use super::{ROOM_UNIT, Tcache, magazine_capacity};
 use crate::arena::Guard;
 use crate::size_class::{Class, size};
 use crate::sync::block::{Block, Chain};
@@ -39,6 +39,11 @@ impl Tcache {
     #[cold]
     #[inline(never)]
     pub fn make_room(&self, class: Class) {
+        let _inside = self.go_inside();
+        if self.bin(class).room.get() >= ROOM_UNIT {
+            // Somebody made it meanwhile.
+            return;
+        }
         self.activity.note(class);
         let overflows = &self.overflows[class];
         match overflows.get() {

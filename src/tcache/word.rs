@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::sync::block::Block;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
 
 /// What a [`Word`] can hold.
@@ -18,8 +18,8 @@ pub trait Value: Copy {
 /// A word that one thread writes at a time, like a [`core::cell::Cell`], and any thread reads: reports, the
 /// search for a freed block, and who looks for threads that sleep.
 ///
-/// Relaxed everywhere: who reads another thread's word gets some value that it had, and goes by it only
-/// after it looked at what it names.
+/// Relaxed, but for the heads of bins that are published: who reads another thread's word gets some value
+/// that it had, and goes by it only after it looked at what it names.
 #[repr(transparent)]
 pub struct Word<T: Value>(T::Atomic);
 
@@ -42,6 +42,21 @@ impl<T: Value> Word<T> {
         let before = self.get();
         self.set(value);
         before
+    }
+}
+
+impl Word<*mut Block> {
+    /// Sets the first block of a list, which is linked to the next one; the owner does.
+    #[inline(always)]
+    pub fn publish(&self, block: *mut Block) {
+        // Release pairs with the acquire of `observe`. An ordinary store on x86_64.
+        self.0.store(block, Release);
+    }
+
+    /// The first block of another thread's list; its link is seen if it was published.
+    pub fn observe(&self) -> *mut Block {
+        // Acquire pairs with the release of `publish`.
+        self.0.load(Acquire)
     }
 }
 

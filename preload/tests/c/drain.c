@@ -1,0 +1,220 @@
+/* Others empty the bins of threads, while these sleep and while they run: what a thread has cached goes
+ * home, and no block is lost or given out twice. Waits for what must come; how long that takes is not
+ * tested. */
+#include "check.h"
+
+#include <stdatomic.h>
+
+#define SLEEPERS 8
+#define WORKERS 4
+#define LIVE 64
+
+static pthread_barrier_t step;
+static atomic_int running;
+
+static size_t cached(void) { return mallinfo2().fsmblks; }
+
+/* Leaves a full bin of many sizes behind. */
+static void fill_bins(void) {
+    enum { EACH = 24 * 1024 };
+    static __thread void *blocks[EACH / 16];
+    for (size_t size = 16; size <= 2048; size += size < 256 ? 16 : size / 8) {
+        size_t count = EACH / size;
+        for (size_t i = 0; i < count; i++) {
+            CHECK(blocks[i] = malloc(size));
+            memset(blocks[i], 1, size);
+        }
+        for (size_t i = 0; i < count; i++)
+            free(blocks[i]);
+    }
+}
+
+/* Blocks of many sizes come and go, and keep what is in them. */
+static void work(unsigned seed, int rounds) {
+    struct {
+        unsigned char *start;
+        size_t size;
+        unsigned seed;
+    } live[LIVE] = {0};
+    unsigned random = seed * 7919 + 1;
+    for (int i = 0; i < rounds; i++) {
+        unsigned place = next_random(&random) % LIVE;
+        if (live[place].start) {
+            CHECK(holds(live[place].start, live[place].size, live[place].seed));
+            free(live[place].start);
+        }
+        live[place].size = 1 + next_random(&random) % (i % 64 ? 400 : 5000);
+        live[place].seed = random;
+        CHECK(live[place].start = malloc(live[place].size));
+        fill(live[place].start, live[place].size, random);
+    }
+    for (unsigned place = 0; place < LIVE; place++) {
+        CHECK(!live[place].start || holds(live[place].start, live[place].size, live[place].seed));
+        free(live[place].start);
+    }
+}
+
+static void *works(void *number) {
+    work((unsigned)(size_t)number, 400000);
+    atomic_fetch_sub(&running, 1);
+    return NULL;
+}
+
+static void launch(pthread_t *threads, int count, void *(*body)(void *)) {
+    for (int i = 0; i < count; i++)
+        CHECK(!pthread_create(&threads[i], NULL, body, (void *)(size_t)(i + 1)));
+}
+
+static void join(pthread_t *threads, int count) {
+    for (int i = 0; i < count; i++)
+        CHECK(!pthread_join(threads[i], NULL));
+}
+
+/* ---- threads that sleep ---- */
+
+static void *fills_and_sleeps(void *number) {
+    /* So that the helper is started. */
+    void *much = malloc(2 * MIB);
+    CHECK(much);
+    memset(much, 1, 2 * MIB);
+    for (int round = 0; round < 3; round++) {
+        fill_bins();
+        pthread_barrier_wait(&step);
+        pthread_barrier_wait(&step);
+        work((unsigned)(size_t)number, 20000);
+    }
+    free(much);
+    return NULL;
+}
+
+/* Threads that sleep keep a block of each size: not 700 KiB each, as they leave behind. */
+static void sleepers(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[SLEEPERS];
+    CHECK(!pthread_barrier_init(&step, NULL, SLEEPERS + 1));
+    launch(threads, SLEEPERS, fills_and_sleeps);
+    for (int round = 0; round < 3; round++) {
+        pthread_barrier_wait(&step);
+        size_t enough = SLEEPERS * 96 * KIB;
+        /* A machine under load may be late; the test's own limit of time is what ends it. */
+        while (cached() > enough)
+            usleep(10000);
+        pthread_barrier_wait(&step);
+    }
+    join(threads, SLEEPERS);
+    say("done", 1);
+}
+
+/* ---- threads that run ---- */
+
+/* malloc_trim empties the bins of threads that run, again and again. */
+static void runners(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[WORKERS];
+    size_t before = mallinfo2().uordblks;
+    atomic_store(&running, WORKERS);
+    launch(threads, WORKERS, works);
+    while (atomic_load(&running))
+        malloc_trim(0);
+    join(threads, WORKERS);
+    malloc_trim(0);
+    size_t after = mallinfo2().uordblks;
+    CHECK(on_system() || after < before + 64 * KIB);
+    say("done", 1);
+}
+
+/* ---- threads that end ---- */
+
+static void *starts_others(void *number) {
+    for (int i = 0; i < 2000; i++) {
+        pthread_t one;
+        CHECK(!pthread_create(&one, NULL, (void *(*)(void *))(void *)malloc, (void *)(size_t)100));
+        void *block;
+        CHECK(!pthread_join(one, &block) && block);
+        free(block);
+        if (i % 16 == 0)
+            work((unsigned)(size_t)number + (unsigned)i, 200);
+    }
+    atomic_fetch_sub(&running, 1);
+    return NULL;
+}
+
+/* Threads start and end while their bins are emptied. */
+static void ends(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[WORKERS];
+    atomic_store(&running, WORKERS);
+    launch(threads, WORKERS, starts_others);
+    while (atomic_load(&running))
+        malloc_trim(0);
+    join(threads, WORKERS);
+    say("done", 1);
+}
+
+/* ---- fork ---- */
+
+static void *trims(void *unused) {
+    while (atomic_load(&running))
+        malloc_trim(0);
+    return unused;
+}
+
+/* Children are made while bins are emptied: of the thread that forks, too. */
+static void forks(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[WORKERS], trimmer;
+    atomic_store(&running, WORKERS);
+    launch(threads, WORKERS, works);
+    CHECK(!pthread_create(&trimmer, NULL, trims, NULL));
+    while (atomic_load(&running)) {
+        fill_bins();
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (!child) {
+            work(4711, 3000);
+            malloc_trim(0);
+            work(4712, 3000);
+            _exit(0);
+        }
+        work(4713, 500);
+        int status;
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    join(threads, WORKERS);
+    join(&trimmer, 1);
+    say("done", 1);
+}
+
+/* ---- misuse ---- */
+
+static void *frees_twice(void *unused) {
+    void *first = malloc(100), *second = malloc(100);
+    CHECK(first && second);
+    free(first);
+    free(second);
+    pthread_barrier_wait(&step);
+    pthread_barrier_wait(&step);
+    free(HIDE(first));
+    return unused;
+}
+
+/* A double free of a block that was taken out of the thread's bin meanwhile. */
+static void double_free(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    CHECK(!pthread_barrier_init(&step, NULL, 2));
+    CHECK(!pthread_create(&thread, NULL, frees_twice, NULL));
+    pthread_barrier_wait(&step);
+    malloc_trim(0);
+    pthread_barrier_wait(&step);
+    pthread_join(thread, NULL);
+}
+
+int main(int argc, char **argv) {
+    static const struct mode modes[] = {
+        {"sleepers", sleepers}, {"runners", runners},         {"ends", ends},
+        {"forks", forks},       {"double_free", double_free}, {NULL, NULL},
+    };
+    return run_mode(modes, argc, argv);
+}

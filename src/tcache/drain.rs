@@ -1,0 +1,267 @@
+//! How the bins of a thread that sleeps are emptied, without its doing.
+//!
+//! A thread's fast paths take no lock and no atomic step: others can not know whether it is in the middle
+//! of one. They need not. Who empties the bins
+//!
+//! 1. is inside the cache's gate (`sync/gate.rs`), so that the thread is on no slow path;
+//! 2. turns the thread's word to the empty cache, in which everything misses;
+//! 3. lets a barrier run on all CPUs (membarrier(2)): the thread now ends one fast path at most, which read
+//!    its word before. That one takes the first block of a bin, or puts one before it;
+//! 4. reads which block follows the first one of each bin. It may have been taken just then, and hold what
+//!    the program wrote;
+//! 5. lets a barrier run again. Where the first block is still the first one, it was so at step 4: with one
+//!    fast path it can not have gone and come back;
+//! 6. notes these second blocks, in `taken`, leaves the gate, and gives them and all behind them home.
+//!
+//! The next thing that the thread does misses in the empty cache. On that slow path it finds its cache by
+//! its pthread key (`thread.rs`), comes through the gate, ends each bin before what was taken, and goes on.
+//! So one block of each bin stays, for a thread that sleeps as for one that runs.
+//!
+//! A child after fork has nobody inside a gate. What was on its way home just then is lost there: up to what
+//! one thread had in its bins.
+
+use super::cool::give_idle;
+use super::{EMPTY, ROOM_UNIT, State, Tcache, Word};
+use crate::os;
+use crate::page_map::{self, Owner};
+use crate::size_class::{CLASS_PLACES, CLASSES, Class, PerClass, size};
+use crate::sync::block::Block;
+use crate::sync::gate::{Gate, Passage, cut};
+use core::ptr;
+use core::sync::atomic::Ordering::{Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, compiler_fence};
+
+/// Bytes in bins, without the first block of each, for which a thread is worth it.
+const WORTH_IT: usize = 16 * 1024;
+
+/// What a cache has for it.
+pub struct Drain {
+    gate: Gate,
+    /// The thread's word. Null unless a thread has the cache whose end will come through the gate: the word
+    /// is there until then. Written inside the gate.
+    word: AtomicPtr<AtomicPtr<Tcache>>,
+    /// Per class, the first block that was taken from the bin, or null.
+    taken: PerClass<Word<*mut Block>>,
+    /// What the bins looked like when the thread was last found idle; of whoever ticks the purge clock.
+    seen: Word<usize>,
+}
+
+impl Drain {
+    /// Of a cache that has no thread.
+    pub const fn new() -> Self {
+        Self {
+            gate: Gate::new(),
+            word: AtomicPtr::new(ptr::null_mut()),
+            taken: PerClass([const { Word::<*mut Block>::new(ptr::null_mut()) }; CLASS_PLACES]),
+            seen: Word::<usize>::new(0),
+        }
+    }
+
+    /// Whether blocks were taken from the bin of `class`, and the thread did not look yet what is left.
+    pub fn took(&self, class: Class) -> bool {
+        !self.first_taken(class).is_null()
+    }
+
+    /// Where the list of the bin of `class` ends, if not in null.
+    pub fn first_taken(&self, class: Class) -> *mut Block {
+        self.taken[class].get()
+    }
+}
+
+/// The thread is inside its gate until this is dropped, if it came in by this.
+pub struct Inside<'a>(Option<&'a Gate>);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if let Some(gate) = self.0 {
+            gate.leave();
+        }
+    }
+}
+
+/// First blocks of the bins, or blocks behind them.
+type Blocks = [*mut Block; CLASS_PLACES];
+
+impl Tcache {
+    /// Comes inside the gate of the thread's own cache, as whatever takes more than one step in its bins
+    /// must. The thread holds no arena's lock, unless it is inside already.
+    #[inline]
+    pub(super) fn go_inside(&self) -> Inside<'_> {
+        match self.drain.gate.enter() {
+            Passage::First => Inside(Some(&self.drain.gate)),
+            Passage::Again => Inside(None),
+            Passage::AfterDrain => {
+                self.take_back();
+                Inside(Some(&self.drain.gate))
+            }
+        }
+    }
+
+    /// Comes inside the gate, for the thread's end.
+    pub fn go_inside_to_end(&self) {
+        core::mem::forget(self.go_inside());
+    }
+
+    /// Leaves the gate after [`Tcache::open`].
+    pub fn leave_gate(&self) {
+        self.drain.gate.leave();
+    }
+
+    /// Makes the cache the thread's again that somebody drained.
+    pub fn come_back(&self) {
+        drop(self.go_inside());
+    }
+
+    /// Takes note of where the word lies of the thread that has the cache, and is inside the gate.
+    ///
+    /// # Safety
+    /// The word is there until the thread is inside the gate again, to end.
+    pub unsafe fn may_be_drained(&self, word: *mut AtomicPtr<Tcache>) {
+        self.drain.word.store(word, Relaxed);
+    }
+
+    /// Leaves the gate of a cache that has no thread any more.
+    pub(super) fn close_drain(&self) {
+        self.drain.word.store(ptr::null_mut(), Relaxed);
+        self.drain.gate.leave();
+    }
+
+    /// The thread, inside the gate, finds that blocks were taken.
+    #[cold]
+    fn take_back(&self) {
+        self.end_lists();
+        self.turn_word(ptr::from_ref(self).cast_mut());
+    }
+
+    /// Ends the list of each bin before what was taken from it.
+    fn end_lists(&self) {
+        for class in 1..CLASSES {
+            let taken = self.drain.taken[class].get();
+            if taken.is_null() {
+                continue;
+            }
+            let bin = self.bin(class);
+            // SAFETY: the bin is the caller's; it led to what was taken, and at most one block was taken from
+            // before that, or put there, since then.
+            let (head, count) = unsafe { cut(bin.head.get(), taken) };
+            let places = usize::from(self.places[class].get());
+            bin.room.set(places.saturating_sub(count) as u32 * ROOM_UNIT);
+            bin.head.set(head);
+            // Not before: a child of a fork in between ends the list itself.
+            compiler_fence(Release);
+            self.drain.taken[class].set(ptr::null_mut());
+        }
+    }
+
+    /// Makes the word of the cache's thread lead to `cache`. The caller is inside the gate.
+    fn turn_word(&self, cache: *mut Tcache) {
+        // SAFETY: not null, it is the word of a thread whose end comes through the gate first.
+        if let Some(word) = unsafe { self.drain.word.load(Relaxed).as_ref() } {
+            word.store(cache, Relaxed);
+        }
+    }
+
+    /// In the child after fork, for the cache of the calling thread, which a signal handler may have
+    /// interrupted anywhere: who was inside the gate is not here, and has taken nothing.
+    pub(super) fn drain_ended_at_fork(&self) {
+        if self.drain.gate.forget_holder() {
+            self.forget_taken();
+            self.turn_word(ptr::from_ref(self).cast_mut());
+        }
+    }
+
+    /// In the child after fork, for the cache of a thread that is not here.
+    pub(super) fn recover_drained(&self) {
+        if self.drain.gate.forget_holder() {
+            self.forget_taken();
+        }
+        self.end_lists();
+        self.close_drain();
+    }
+
+    fn forget_taken(&self) {
+        self.drain.taken.0.iter().for_each(|taken| taken.set(ptr::null_mut()));
+    }
+
+    /// Empties the bins of a thread that takes no slow path, if it does nothing else either and they hold
+    /// enough. Called once per epoch. The bytes taken.
+    pub(super) fn drain_if_asleep(&self) -> usize {
+        if self.drain.word.load(Relaxed).is_null() || !self.drain.gate.is_open() {
+            return 0;
+        }
+        let heads = (1..CLASSES).map(|class| self.bin(class).head.get().addr());
+        let looks = heads.fold(0, |sum: usize, head| sum.rotate_left(1).wrapping_add(head));
+        if self.drain.seen.replace(looks) != looks || self.bytes_behind_first() < WORTH_IT {
+            return 0;
+        }
+        self.drain()
+    }
+
+    fn bytes_behind_first(&self) -> usize {
+        (1..CLASSES).map(|class| self.bin_count(class).saturating_sub(1) * size(class)).sum()
+    }
+
+    /// Empties the bins of another thread, but for the first block of each. The bytes taken.
+    pub(super) fn drain(&self) -> usize {
+        if !self.drain.gate.hold() {
+            return 0;
+        }
+        // Only now: before, the cache may have changed hands.
+        let may_be = self.state() == State::Live
+            && !self.drain.word.load(Relaxed).is_null()
+            && self.thread.get() != os::thread_number();
+        let bytes = self.bytes_behind_first();
+        let rests = if may_be { self.take_rests() } else { None };
+        self.drain.gate.release(may_be);
+        let Some(rests) = rests else { return 0 };
+        for class in (1..CLASSES).filter(|&class| !rests[class].is_null()) {
+            // SAFETY: nobody else reaches these blocks, which were in a bin of that arena; the list ends in
+            // null.
+            unsafe { give_idle(self.arena(), class, rests[class], usize::MAX) };
+        }
+        bytes
+    }
+
+    /// Takes what follows the first block of each bin, and notes it as taken; `None` if nothing was. The
+    /// caller is inside the gate.
+    fn take_rests(&self) -> Option<Blocks> {
+        self.turn_word((&raw const EMPTY).cast_mut());
+        if !os::barrier() {
+            return None;
+        }
+        let (first, mut rests) = self.first_and_next()?;
+        if !os::barrier() {
+            return None;
+        }
+        for class in 1..CLASSES {
+            if self.bin(class).head.get() == first[class] {
+                self.drain.taken[class].set(rests[class]);
+            } else {
+                rests[class] = ptr::null_mut();
+            }
+        }
+        Some(rests)
+    }
+
+    /// The first block of each bin and what its first word says, which is the next one if it is still the
+    /// first block afterwards.
+    fn first_and_next(&self) -> Option<(Blocks, Blocks)> {
+        let arena = self.arena();
+        let (mut first, mut next) =
+            ([ptr::null_mut(); CLASS_PLACES], [ptr::null_mut(); CLASS_PLACES]);
+        // Whatever happens to the block, its slab is there as long as the arena is locked.
+        let _held = arena.lock_open()?;
+        for class in 1..CLASSES {
+            let head = self.bin(class).head.observe();
+            if !head.is_null()
+                && page_map::owner(head.addr()) == Owner::new(arena.id(), class as u16)
+            {
+                first[class] = head;
+                // SAFETY: a slab lies there. Volatile, since the program may have the block by now, and
+                // write it.
+                next[class] = unsafe { head.cast::<*mut Block>().read_volatile() };
+            }
+        }
+        Some((first, next))
+    }
+}
