@@ -206,18 +206,18 @@ impl Tcache {
         if !self.drain.gate.hold() {
             return 0;
         }
-        // Only now: before, the cache may have changed hands.
+        // Only now, and not after it: outside the gate the cache may change hands, and the thread its arena.
         let may_be = self.state() == State::Live
             && !self.drain.word.load(Relaxed).is_null()
             && self.thread.get() != os::thread_number();
-        let bytes = self.bytes_behind_first();
+        let (arena, bytes) = (self.arena(), self.bytes_behind_first());
         let rests = if may_be { self.take_rests() } else { None };
         self.drain.gate.release(may_be);
         let Some(rests) = rests else { return 0 };
         for class in (1..CLASSES).filter(|&class| !rests[class].is_null()) {
             // SAFETY: nobody else reaches these blocks, which were in a bin of that arena; the list ends in
             // null.
-            unsafe { give_idle(self.arena(), class, rests[class], usize::MAX) };
+            unsafe { give_idle(arena, class, rests[class], usize::MAX) };
         }
         bytes
     }
