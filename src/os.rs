@@ -415,20 +415,20 @@ pub fn yield_now() {
     unsafe { libc::syscall(libc::SYS_sched_yield) };
 }
 
+/// Whether the kernel did not refuse [`barrier`] yet.
+pub static HAS_BARRIER: AtomicBool = AtomicBool::new(true);
+
 /// Lets all threads of the process pass a full memory barrier before it returns (membarrier(2), Linux 4.14);
 /// whether the kernel does so.
 pub fn barrier() -> bool {
     const PRIVATE_EXPEDITED: c_int = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
-    /// Refused once, it is not asked for again.
-    static REFUSED: AtomicBool = AtomicBool::new(false);
     // SAFETY: the call takes numbers only.
     let call = |command: c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 };
     keeping_errno(|| {
-        let done = !REFUSED.load(Relaxed)
-            && (call(PRIVATE_EXPEDITED)
-                || call(REGISTER_PRIVATE_EXPEDITED) && call(PRIVATE_EXPEDITED));
-        REFUSED.store(!done, Relaxed);
+        let done =
+            call(PRIVATE_EXPEDITED) || call(REGISTER_PRIVATE_EXPEDITED) && call(PRIVATE_EXPEDITED);
+        HAS_BARRIER.store(done, Relaxed);
         done
     })
 }

@@ -203,7 +203,10 @@ impl Tcache {
 
     /// Empties the bins of another thread, but for the first block of each. The bytes taken.
     pub(super) fn drain(&self) -> usize {
-        if !self.drain.gate.hold() {
+        if self.bytes_behind_first() == 0
+            || !os::HAS_BARRIER.load(Relaxed)
+            || !self.drain.gate.hold()
+        {
             return 0;
         }
         // Only now, and not after it: outside the gate the cache may change hands, and the thread its arena.
