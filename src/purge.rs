@@ -214,8 +214,8 @@ pub fn after_fork() {
 }
 
 /// Gives all free memory of the arenas back that can be given back, in small steps, but `pad`
-/// bytes at the top of each arena's newest heap. Of what other threads have in their bins, one block
-/// of each bin stays with them. The bytes given back.
+/// bytes at the top of each arena's newest heap. What is in the bins of threads that do nothing meanwhile goes
+/// as well, but for one block of each. The bytes given back.
 pub fn trim(pad: usize) -> usize {
     let before = MAPPED.bytes();
     // SAFETY: the word always points at a cache; a live one is this thread's.
@@ -223,7 +223,17 @@ pub fn trim(pad: usize) -> usize {
     if cache.state() == State::Live {
         cache.give_all_back();
     }
-    Tcache::take_from_all();
+    Tcache::take_spares();
+    let mut freed = empty_all(pad);
+    if Tcache::drain_unchanged() > 0 {
+        freed += empty_all(pad);
+    }
+    // Blocks on their way home may have lowered the break already.
+    freed.max(before.saturating_sub(MAPPED.bytes()))
+}
+
+/// Gives what the arenas have back; the bytes.
+fn empty_all(pad: usize) -> usize {
     let mut freed = 0;
     for arena in ARENAS.iter_open() {
         empty(arena);
@@ -232,8 +242,7 @@ pub fn trim(pad: usize) -> usize {
         freed += cool_slabs(arena, 0, slabs);
         freed += purge_all(arena, pad);
     }
-    // Blocks on their way home may have lowered the break already.
-    freed.max(before.saturating_sub(MAPPED.bytes()))
+    freed
 }
 
 /// Gives the blocks that wait in an arena's lists back to their slabs, a magazine at a time.

@@ -1,4 +1,4 @@
-//! What a thread has cached is taken from it: while it sleeps by the helper, and by malloc_trim at any time.
+//! What a thread has cached is taken from it while it sleeps: by the helper, and by malloc_trim.
 //! No block is lost or given out twice by that.
 
 mod common;

@@ -51,6 +51,11 @@ impl Activity {
         epochs
     }
 
+    /// Slow paths that the thread took.
+    pub fn uses(&self) -> usize {
+        self.uses.load(Relaxed) as usize
+    }
+
     /// Takes note of a slow path of `class`.
     pub fn note(&self, class: Class) {
         // Relaxed: a count, by its only writer.
@@ -122,12 +127,19 @@ impl Tcache {
         bytes
     }
 
-    /// Takes what all other threads have cached, but for the first block of each bin.
-    pub fn take_from_all() {
+    /// Takes the spare magazines of all threads, and takes note of what their bins look like.
+    pub fn take_spares() {
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
             cache.give_spares();
-            cache.drain();
+            cache.has_changed();
         }
+    }
+
+    /// Empties the bins of threads that did nothing since [`Tcache::take_spares`]. One that runs is left alone:
+    /// it might have to wait where this thread has to, for a CPU. The bytes taken.
+    pub fn drain_unchanged() -> usize {
+        let live = Self::all().filter(|cache| cache.state() == State::Live);
+        live.filter(|cache| !cache.has_changed()).map(Self::drain).sum()
     }
 
     /// Empties one cache that waits in an arena in which no thread began or ended for the decay

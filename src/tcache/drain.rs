@@ -42,7 +42,8 @@ pub struct Drain {
     word: AtomicPtr<AtomicPtr<Tcache>>,
     /// Per class, the first block that was taken from the bin, or null.
     taken: PerClass<Word<*mut Block>>,
-    /// What the bins looked like when the thread was last found idle; of whoever ticks the purge clock.
+    /// What the bins looked like when somebody last looked. Who writes it does not matter: a wrong guess
+    /// costs a thread that runs a slow path.
     seen: Word<usize>,
 }
 
@@ -189,12 +190,18 @@ impl Tcache {
         if self.drain.word.load(Relaxed).is_null() || !self.drain.gate.is_open() {
             return 0;
         }
-        let heads = (1..CLASSES).map(|class| self.bin(class).head.get().addr());
-        let looks = heads.fold(0, |sum: usize, head| sum.rotate_left(1).wrapping_add(head));
-        if self.drain.seen.replace(looks) != looks || self.bytes_behind_first() < WORTH_IT {
+        if self.has_changed() || self.bytes_behind_first() < WORTH_IT {
             return 0;
         }
         self.drain()
+    }
+
+    /// Whether the thread did something since this was asked last, as far as its bins tell.
+    pub(super) fn has_changed(&self) -> bool {
+        let heads = (1..CLASSES).map(|class| self.bin(class).head.get().addr());
+        let looks =
+            heads.fold(self.activity.uses(), |sum, head| sum.rotate_left(1).wrapping_add(head));
+        self.drain.seen.replace(looks) != looks
     }
 
     fn bytes_behind_first(&self) -> usize {

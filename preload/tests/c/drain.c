@@ -107,7 +107,7 @@ static void sleepers(int argc, char **argv) {
 
 /* ---- threads that run ---- */
 
-/* malloc_trim empties the bins of threads that run, again and again. */
+/* malloc_trim empties the bins of threads that wait for a CPU, wherever they were, again and again. */
 static void runners(int argc, char **argv) {
     (void)argc, (void)argv;
     pthread_t threads[WORKERS];
