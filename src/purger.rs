@@ -101,18 +101,17 @@ fn poll_now(cache: &Tcache, may_start: bool) {
     let Some(epoch) = purge::epoch() else { return };
     cache.cool(epoch);
     let is_worth_it = purge::is_worth_it();
+    let may_be_worth_it = || is_worth_it || purge::may_be_worth_it();
     let helper_does_it = match STATE.load(Acquire) {
         STARTING | RUNS | STOPPING => true,
         SLEEPS => {
             // Threads that fall asleep later leave something to take, too.
-            if is_worth_it || purge::may_be_worth_it() {
+            if may_be_worth_it() {
                 wake();
             }
             true
         }
-        state @ (NONE | DONE) => {
-            may_start && (is_worth_it || purge::may_be_worth_it()) && start_from(state)
-        }
+        state @ (NONE | DONE) => may_start && may_be_worth_it() && start_from(state),
         _ => false,
     };
     if is_worth_it && !helper_does_it {

@@ -59,10 +59,10 @@ pub fn start() -> *mut Tcache {
 /// drain it.
 fn own() -> *mut Tcache {
     let now = tls::get();
-    let key = KEY.load(Acquire);
     // SAFETY: the word always points at a cache; the key's value is the thread's own one, or null.
     unsafe {
         if (*now).state() == State::Empty
+            && let key = KEY.load(Acquire)
             && key < MAKING
             && let Some(own) = libc::pthread_getspecific(key).cast::<Tcache>().as_ref()
         {
@@ -80,13 +80,13 @@ pub fn drop_cache() {
     // leaves it before it is given up.
     unsafe {
         if (*tcache).state() == State::Live {
-            (*tcache).go_inside_to_end();
+            (*tcache).stay_inside();
             // In this order: with the empty cache and a value of the key, a thread was drained.
             let key = KEY.load(Acquire);
             if key < MAKING {
                 libc::pthread_setspecific(key, core::ptr::null());
             }
-            tls::set((&raw const tcache::EMPTY).cast_mut());
+            tls::set(tcache::empty());
             Tcache::end(tcache);
         }
     }
@@ -125,7 +125,7 @@ unsafe extern "C" fn end(value: *mut c_void) {
     // SAFETY: the cache is this thread's, and the word leaves it before it is given up. From when the
     // thread is inside the gate, nobody else writes the word.
     unsafe {
-        (*tcache).go_inside_to_end();
+        (*tcache).stay_inside();
         tls::set(tcache::ended());
         Tcache::end(tcache);
     }

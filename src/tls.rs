@@ -11,6 +11,7 @@
 use crate::tcache::{EMPTY, Tcache};
 use core::arch::{asm, global_asm};
 use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering::Relaxed;
 
 // The initial image of the TLS block holds the address of EMPTY; the dynamic loader relocates
 // the image before any thread is made from it.
@@ -33,7 +34,7 @@ global_asm!(
 #[inline(always)]
 pub fn get() -> *mut Tcache {
     let tcache: *mut Tcache;
-    // SAFETY: reads the thread's own word; it has no other effect. Not `pure`: `set` changes it.
+    // SAFETY: reads the thread's own word; it has no other effect. Not `pure`: it changes.
     unsafe {
         asm!(
             "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
@@ -45,7 +46,7 @@ pub fn get() -> *mut Tcache {
     tcache
 }
 
-/// Where the calling thread's word lies, for others to write: valid until the thread ends.
+/// Where the calling thread's word lies: for others to write, too, until the thread ends.
 #[cfg(target_arch = "x86_64")]
 pub fn address() -> *mut AtomicPtr<Tcache> {
     let address: *mut AtomicPtr<Tcache>;
@@ -59,24 +60,6 @@ pub fn address() -> *mut AtomicPtr<Tcache> {
         );
     }
     address
-}
-
-/// Sets the thread's cache.
-///
-/// # Safety
-/// `tcache` is the calling thread's alone, or one of the constant empty caches.
-#[cfg(target_arch = "x86_64")]
-pub unsafe fn set(tcache: *mut Tcache) {
-    // SAFETY: writes the thread's own word.
-    unsafe {
-        asm!(
-            "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
-            "mov qword ptr fs:[{0}], {1}",
-            out(reg) _,
-            in(reg) tcache,
-            options(nostack, preserves_flags)
-        );
-    }
 }
 
 /// The thread's cache, or the empty cache before the thread's first slow path and after its
@@ -100,7 +83,7 @@ pub fn get() -> *mut Tcache {
     tcache
 }
 
-/// Where the calling thread's word lies, for others to write: valid until the thread ends.
+/// Where the calling thread's word lies: for others to write, too, until the thread ends.
 #[cfg(target_arch = "aarch64")]
 pub fn address() -> *mut AtomicPtr<Tcache> {
     let address: *mut AtomicPtr<Tcache>;
@@ -123,21 +106,9 @@ pub fn address() -> *mut AtomicPtr<Tcache> {
 ///
 /// # Safety
 /// `tcache` is the calling thread's alone, or one of the constant empty caches.
-#[cfg(target_arch = "aarch64")]
 pub unsafe fn set(tcache: *mut Tcache) {
-    // SAFETY: as on x86_64.
-    unsafe {
-        asm!(
-            "mrs {1}, tpidr_el0",
-            "adrp {0}, :gottprel:arenite_tcache_slot",
-            "ldr {0}, [{0}, :gottprel_lo12:arenite_tcache_slot]",
-            "str {2}, [{1}, {0}]",
-            out(reg) _,
-            out(reg) _,
-            in(reg) tcache,
-            options(nostack, preserves_flags)
-        );
-    }
+    // SAFETY: the thread's own word. Relaxed: the thread itself reads it.
+    unsafe { (*address()).store(tcache, Relaxed) };
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -50,11 +50,11 @@ impl Cache {
         let passage = self.gate.enter();
         if passage == Passage::AfterDrain {
             let taken = self.taken.load(Relaxed);
-            self.taken.store(ptr::null_mut(), Relaxed);
             if !taken.is_null() {
                 // SAFETY: the bin is the thread's, which is inside its gate.
                 let (head, _) = unsafe { cut(self.head.load(Relaxed), taken) };
                 self.head.store(head, Relaxed);
+                self.taken.store(ptr::null_mut(), Relaxed);
             }
             self.word.store(true, Relaxed);
         }

@@ -91,9 +91,14 @@ impl Inner {
     /// # Safety
     /// As for [`Inner::give_blocks_of`].
     pub unsafe fn give_idle_blocks(&mut self, class: Class, head: *mut Block, limit: usize) {
-        let before = self.dirty_pages();
         // SAFETY: the caller's contract.
-        unsafe { self.give_cold_blocks(class, head, limit) };
+        self.as_free_before(|this| unsafe { this.give_cold_blocks(class, head, limit) });
+    }
+
+    /// What `give` makes free counts as if it had been so all the time.
+    pub(super) fn as_free_before(&mut self, give: impl FnOnce(&mut Self)) {
+        let before = self.dirty_pages();
+        give(self);
         self.decay.were_free(self.dirty_pages().saturating_sub(before));
     }
 
@@ -152,10 +157,8 @@ impl Inner {
             state.magazines.blocks > 0 && state.idle.epochs as usize >= STEPS
         };
         let class = (class..CLASSES).find(idle)?;
-        let before = self.dirty_pages();
         // SAFETY: the caller's contract.
-        unsafe { self.give_magazines(class) };
-        self.decay.were_free(self.dirty_pages().saturating_sub(before));
+        self.as_free_before(|this| _ = unsafe { this.give_magazines(class) });
         Some(class)
     }
 

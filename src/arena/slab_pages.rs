@@ -317,9 +317,7 @@ impl Inner {
             self.unlist(class, slab);
             if Self::is_unused(slab) {
                 self.class_mut(class).empty -= 1;
-                let before = self.dirty_pages();
-                self.drop_slab(class, start, slab);
-                self.decay.were_free(self.dirty_pages().saturating_sub(before));
+                self.as_free_before(|this| this.drop_slab(class, start, slab));
                 return 0;
             }
             let bytes = match os::page_size() {

@@ -139,7 +139,7 @@ impl Tcache {
     /// it might have to wait where this thread has to, for a CPU. The bytes taken.
     pub fn drain_unchanged() -> usize {
         let live = Self::all().filter(|cache| cache.state() == State::Live);
-        live.filter(|cache| !cache.has_changed()).map(Self::drain).sum()
+        live.filter(|cache| !cache.has_changed()).map(|cache| cache.drain(1)).sum()
     }
 
     /// Empties one cache that waits in an arena in which no thread began or ended for the decay

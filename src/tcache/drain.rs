@@ -21,7 +21,7 @@
 //! one thread had in its bins.
 
 use super::cool::give_idle;
-use super::{EMPTY, ROOM_UNIT, State, Tcache, Word};
+use super::{ROOM_UNIT, State, Tcache, Word, empty};
 use crate::os;
 use crate::page_map::{self, Owner};
 use crate::size_class::{CLASS_PLACES, CLASSES, Class, PerClass, size};
@@ -98,12 +98,12 @@ impl Tcache {
         }
     }
 
-    /// Comes inside the gate, for the thread's end.
-    pub fn go_inside_to_end(&self) {
+    /// Comes inside the gate, and stays there until [`Tcache::leave_gate`], or to the thread's end.
+    pub fn stay_inside(&self) {
         core::mem::forget(self.go_inside());
     }
 
-    /// Leaves the gate after [`Tcache::open`].
+    /// Leaves the gate after [`Tcache::stay_inside`].
     pub fn leave_gate(&self) {
         self.drain.gate.leave();
     }
@@ -190,10 +190,7 @@ impl Tcache {
         if self.drain.word.load(Relaxed).is_null() || !self.drain.gate.is_open() {
             return 0;
         }
-        if self.has_changed() || self.bytes_behind_first() < WORTH_IT {
-            return 0;
-        }
-        self.drain()
+        if self.has_changed() { 0 } else { self.drain(WORTH_IT) }
     }
 
     /// Whether the thread did something since this was asked last, as far as its bins tell.
@@ -208,19 +205,18 @@ impl Tcache {
         (1..CLASSES).map(|class| self.bin_count(class).saturating_sub(1) * size(class)).sum()
     }
 
-    /// Empties the bins of another thread, but for the first block of each. The bytes taken.
-    pub(super) fn drain(&self) -> usize {
-        if self.bytes_behind_first() == 0
-            || !os::HAS_BARRIER.load(Relaxed)
-            || !self.drain.gate.hold()
-        {
+    /// Empties the bins of another thread, but for the first block of each, if they hold `least` bytes, about.
+    /// The bytes taken, about.
+    pub(super) fn drain(&self, least: usize) -> usize {
+        let bytes = self.bytes_behind_first();
+        if bytes < least || !os::HAS_BARRIER.load(Relaxed) || !self.drain.gate.hold() {
             return 0;
         }
         // Only now, and not after it: outside the gate the cache may change hands, and the thread its arena.
         let may_be = self.state() == State::Live
             && !self.drain.word.load(Relaxed).is_null()
             && self.thread.get() != os::thread_number();
-        let (arena, bytes) = (self.arena(), self.bytes_behind_first());
+        let arena = self.arena();
         let rests = if may_be { self.take_rests() } else { None };
         self.drain.gate.release(may_be);
         let Some(rests) = rests else { return 0 };
@@ -235,7 +231,7 @@ impl Tcache {
     /// Takes what follows the first block of each bin, and notes it as taken; `None` if nothing was. The
     /// caller is inside the gate.
     fn take_rests(&self) -> Option<Blocks> {
-        self.turn_word((&raw const EMPTY).cast_mut());
+        self.turn_word(empty());
         if !os::barrier() {
             return None;
         }

@@ -120,7 +120,7 @@ impl Tcache {
                 arena.attach().detach();
                 return this;
             }
-            core::mem::forget((*this).go_inside());
+            (*this).stay_inside();
             (*this).begin(arena, parked.is_null());
         }
         this
@@ -288,7 +288,7 @@ impl Tcache {
     /// Ends a thread's cache: blocks of other arenas go home, and it waits for another thread.
     ///
     /// # Safety
-    /// The cache is the calling thread's, which is inside its gate ([`Tcache::go_inside_to_end`]) and does not
+    /// The cache is the calling thread's, which is inside its gate ([`Tcache::stay_inside`]) and does not
     /// use it again.
     pub unsafe fn end(this: *mut Tcache) {
         // SAFETY: the caller's contract.

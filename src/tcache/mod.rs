@@ -487,6 +487,11 @@ impl Tcache {
     }
 }
 
+/// The constant cache of threads that have not started.
+pub fn empty() -> *mut Tcache {
+    (&raw const EMPTY).cast_mut()
+}
+
 /// The constant cache of threads that have ended.
 pub fn ended() -> *mut Tcache {
     (&raw const ENDED).cast_mut()

@@ -133,6 +133,15 @@ impl Outcome {
         self
     }
 
+    /// Fails unless the program was stopped with one line, about a double free.
+    #[track_caller]
+    pub fn expect_double_free(&self) {
+        assert!(!self.status.success(), "{self}");
+        let complaints = self.complaints();
+        assert_eq!(complaints.len(), 1, "{self}");
+        assert!(complaints[0].contains("double free of 0x"), "{self}");
+    }
+
     /// The lines in which the allocator reports a misuse.
     pub fn complaints(&self) -> Vec<&str> {
         let ours = |line: &&str| line.starts_with("arenite: ");
