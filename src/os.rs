@@ -99,13 +99,23 @@ pub fn thread_number() -> usize {
 /// Milliseconds of a clock that goes on evenly, exact to one tick of the kernel (1 to 10 ms); no
 /// call into the kernel on the usual machine (vdso(7)).
 pub fn coarse_milliseconds() -> u64 {
-    // SAFETY: all zeros is a valid timespec, which the call fills.
-    let now = unsafe {
-        let mut now: libc::timespec = core::mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now);
-        now
-    };
+    let now = clock(libc::CLOCK_MONOTONIC_COARSE);
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Microseconds of the same clock, exact; more work, and a call into the kernel on some machines.
+pub fn microseconds() -> u64 {
+    let now = clock(libc::CLOCK_MONOTONIC);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+fn clock(which: libc::clockid_t) -> libc::timespec {
+    // SAFETY: all zeros is a valid timespec, which the call fills.
+    unsafe {
+        let mut now: libc::timespec = core::mem::zeroed();
+        libc::clock_gettime(which, &mut now);
+        now
+    }
 }
 
 /// Ends the process when a range for the kernel is not one of whole pages, which only some

@@ -33,6 +33,10 @@ const SLABS_PIECE: usize = 8;
 /// Pages that a thread on a slow path gives back in one epoch: 16 MiB, some 2 ms.
 const SLOW_PATH_PAGES: usize = 4096;
 
+/// Microseconds that a thread gives chunks back before it lets others have its CPU: a part of the time that
+/// the kernel's scheduler gives it.
+const TURN_MICROSECONDS: u64 = 500;
+
 /// How often a thread that finds no memory tries again for what others may have freed meanwhile.
 const TRIES_WITHOUT_MEMORY: usize = 4;
 
@@ -139,6 +143,7 @@ fn cool_slabs(arena: &Arena, age: u8, slabs: usize) -> usize {
 /// than `top` of it; then of chunks: those first that are free for the first of `ages` epochs, and
 /// so on. The bytes.
 fn purge(arena: &Arena, pages: usize, top: usize, ages: &[u16]) -> usize {
+    let mut turn = Turn::begin();
     let mut freed = 0;
     while freed < pages.min(top) * PAGE {
         match purge_top(arena, pages.min(top) - freed / PAGE) {
@@ -148,12 +153,35 @@ fn purge(arena: &Arena, pages: usize, top: usize, ages: &[u16]) -> usize {
     }
     for mut search in ages.iter().map(|&age| Search::of(age)) {
         while freed < pages * PAGE
-            && let Some(bytes @ 1..) = purge_chunk(arena, &mut search, pages - freed / PAGE)
+            && let Some(bytes @ 1..) =
+                purge_chunk(arena, &mut search, pages - freed / PAGE, &mut turn)
         {
             freed += bytes;
         }
     }
     freed
+}
+
+/// A thread's turn on its CPU. Whose time is over soon is to be interrupted while it holds no lock, which
+/// others would wait for meanwhile: so it goes by itself, but not after each chunk. On a machine with no
+/// CPU to spare it comes back several milliseconds later.
+struct Turn {
+    /// [`os::microseconds`].
+    begun: u64,
+}
+
+impl Turn {
+    fn begin() -> Self {
+        Self { begun: os::microseconds() }
+    }
+
+    /// Lets others have the CPU if the turn is over.
+    fn end_if_over(&mut self) {
+        if os::microseconds().wrapping_sub(self.begun) >= TURN_MICROSECONDS {
+            os::yield_now();
+            *self = Self::begin();
+        }
+    }
 }
 
 /// Gives at most `pages` of the end of the top back, and no more than one piece; the bytes.
@@ -164,9 +192,14 @@ fn purge_top(arena: &Arena, pages: usize) -> usize {
 
 /// Gives at most `pages` of one dirty chunk back; the bytes, 0 when the kernel refuses, as it does
 /// for memory that the program locked (mlockall(2)).
-fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
+fn purge_chunk(
+    arena: &Arena,
+    search: &mut Search,
+    pages: usize,
+    turn: &mut Turn,
+) -> Option<usize> {
     UNDERWAY.fetch_add(1, SeqCst);
-    let purged = purge_one_chunk(arena, search, pages.min(CHUNK_PIECE));
+    let purged = purge_one_chunk(arena, search, pages.min(CHUNK_PIECE), turn);
     leave(&UNDERWAY);
     purged
 }
@@ -177,7 +210,12 @@ fn leave(underway: &AtomicUsize) {
     _ = underway.fetch_update(SeqCst, SeqCst, |others| others.checked_sub(1));
 }
 
-fn purge_one_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<usize> {
+fn purge_one_chunk(
+    arena: &Arena,
+    search: &mut Search,
+    pages: usize,
+    turn: &mut Turn,
+) -> Option<usize> {
     // SAFETY: the lock is held. The run then is this thread's alone, until it goes back to the
     // arena: under the lock, or as a borrowed one does.
     unsafe {
@@ -187,8 +225,7 @@ fn purge_one_chunk(arena: &Arena, search: &mut Search, pages: usize) -> Option<u
         let whole = os::round_up(bytes, os::page_size()).unwrap_or(bytes);
         let dropped = os::discard(core::ptr::with_exposed_provenance_mut(run.start), whole);
         page_map::forget(run.start + PAGE, bytes - PAGE);
-        // Whose time is over soon is interrupted here, not while it holds the lock.
-        os::yield_now();
+        turn.end_if_over();
         match arena.lock_open() {
             Some(mut held) => held.give_purged(run, dropped == whole),
             None => arena.send_returned_run(run.start),
