@@ -37,6 +37,9 @@ const SLOW_PATH_PAGES: usize = 4096;
 /// the kernel's scheduler gives it.
 const TURN_MICROSECONDS: u64 = 500;
 
+/// Chunks that the kernel refuses to empty, since the program locked them, after which no others are tried.
+const REFUSALS: usize = 32;
+
 /// How often a thread that finds no memory tries again for what others may have freed meanwhile.
 const TRIES_WITHOUT_MEMORY: usize = 4;
 
@@ -151,12 +154,17 @@ fn purge(arena: &Arena, pages: usize, top: usize, ages: &[u16]) -> usize {
             bytes => freed += bytes,
         }
     }
+    let mut refusals = 0;
     for mut search in ages.iter().map(|&age| Search::of(age)) {
         while freed < pages * PAGE
-            && let Some(bytes @ 1..) =
-                purge_chunk(arena, &mut search, pages - freed / PAGE, &mut turn)
+            && refusals < REFUSALS
+            && let Some(bytes) = purge_chunk(arena, &mut search, pages - freed / PAGE, &mut turn)
         {
             freed += bytes;
+            if bytes == 0 {
+                refusals += 1;
+                search.pass_over();
+            }
         }
     }
     freed

@@ -32,6 +32,11 @@ fn trim_gives_fragments_back_and_says_so_once() {
 }
 
 #[test]
+fn what_the_program_locked_keeps_nothing_else_from_going_back() {
+    passes("purge.c", &["trims_around_locked"]);
+}
+
+#[test]
 fn what_describes_free_memory_goes_back_with_it() {
     passes("purge.c", &["trims_descriptors"]);
 }

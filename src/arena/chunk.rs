@@ -191,17 +191,23 @@ impl Bins {
     }
 
     /// A dirty chunk that is free for at least `age` epochs and has something that can be given
-    /// back, among the first few of each bin, the largest first, from bin `from` downwards: its
-    /// first page, its bin, and that part of it.
+    /// back, among the first few of each bin but the first `passed` of bin `from`, the largest first, from
+    /// that bin downwards: its first page, its bin, and that part of it.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn find_dirty(&self, age: u16, from: usize) -> Option<(usize, usize, Part)> {
+    pub unsafe fn find_dirty(
+        &self,
+        age: u16,
+        from: usize,
+        passed: usize,
+    ) -> Option<(usize, usize, Part)> {
         let mut candidates = self.dirty.filled & (u128::MAX >> (LAST_BIN - from.min(LAST_BIN)));
         while candidates != 0 {
             let bin = LAST_BIN - candidates.leading_zeros() as usize;
             // SAFETY: the lock is held.
-            let mut chunks = unsafe { self.dirty.chunks(bin) }.take(DIRTY_SEARCH);
+            let chunks = unsafe { self.dirty.chunks(bin) }.take(DIRTY_SEARCH);
+            let mut chunks = chunks.skip(if bin == from { passed } else { 0 });
             let found = chunks.find_map(|(start, desc)| {
                 if self.epoch.wrapping_sub(desc.home_or_epoch) < age {
                     return None;

@@ -22,12 +22,19 @@ pub struct Search {
     age: u16,
     /// From this bin downwards.
     bin: usize,
+    /// Chunks of that bin that the kernel refused, which lie in front.
+    refused: usize,
 }
 
 impl Search {
     /// Of chunks of at least `age` epochs.
     pub fn of(age: u16) -> Self {
-        Self { age, bin: LAST_BIN }
+        Self { age, bin: LAST_BIN, refused: 0 }
+    }
+
+    /// Passes over the chunk found last, which is back in its bin.
+    pub fn pass_over(&mut self) {
+        self.refused += 1;
     }
 }
 
@@ -117,8 +124,11 @@ impl Inner {
     pub unsafe fn take_dirty(&mut self, search: &mut Search, pages: usize) -> Option<Run> {
         // SAFETY: the lock is held; the chunk is one of these bins.
         unsafe {
-            let (start, bin, (from, to)) = self.bins.find_dirty(search.age, search.bin)?;
-            search.bin = bin;
+            let Search { age, bin: before, refused } = *search;
+            let (start, bin, (from, to)) = self.bins.find_dirty(age, before, refused)?;
+            if bin != before {
+                (search.bin, search.refused) = (bin, 0);
+            }
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
             // The upper part goes, so that low addresses stay warm; what shares a page of the
             // kernel with others stays dirty.

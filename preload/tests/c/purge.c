@@ -311,14 +311,16 @@ static void trims_descriptors(int argc, char **argv) {
     say("done", 1);
 }
 
-static void trims(int argc, char **argv) {
-    (void)argc, (void)argv;
+/* Every second of many blocks is freed, of which the program has locked the last `locked`. */
+static void trims_around(int locked) {
     enum { COUNT = 2000 };
     static char *blocks[COUNT];
     for (int i = 0; i < COUNT; i++) {
         CHECK((blocks[i] = malloc(64 * KIB)));
         memset(blocks[i], i, 64 * KIB);
     }
+    for (int i = COUNT - 2 * locked; i < COUNT; i += 2)
+        CHECK(!mlock(blocks[i], 64 * KIB));
     for (int i = 0; i < COUNT; i += 2)
         free(blocks[i]);
     size_t before = status_kib("VmRSS:");
@@ -329,6 +331,17 @@ static void trims(int argc, char **argv) {
             CHECK(blocks[i][at] == (char)i);
     CHECK(malloc_trim(0) == 0);
     say("done", 1);
+}
+
+static void trims(int argc, char **argv) {
+    (void)argc, (void)argv;
+    trims_around(0);
+}
+
+/* The kernel keeps what is locked. */
+static void trims_around_locked(int argc, char **argv) {
+    (void)argc, (void)argv;
+    trims_around(3);
 }
 
 /* A block in a page that was given back is freed again. */
@@ -354,6 +367,7 @@ static const struct mode modes[] = {
     {"last_thread", last_thread},
     {"without_helper", without_helper},
     {"trims", trims},
+    {"trims_around_locked", trims_around_locked},
     {"trims_descriptors", trims_descriptors},
     {"double_free", double_free},
     {NULL, NULL},
