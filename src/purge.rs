@@ -200,12 +200,7 @@ fn purge_top(arena: &Arena, pages: usize) -> usize {
 
 /// Gives at most `pages` of one dirty chunk back; the bytes, 0 when the kernel refuses, as it does
 /// for memory that the program locked (mlockall(2)).
-fn purge_chunk(
-    arena: &Arena,
-    search: &mut Search,
-    pages: usize,
-    turn: &mut Turn,
-) -> Option<usize> {
+fn purge_chunk(arena: &Arena, search: &mut Search, pages: usize, turn: &mut Turn) -> Option<usize> {
     UNDERWAY.fetch_add(1, SeqCst);
     let purged = purge_one_chunk(arena, search, pages.min(CHUNK_PIECE), turn);
     leave(&UNDERWAY);
