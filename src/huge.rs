@@ -21,7 +21,11 @@ pub static BYTES: Gauge = Gauge::new();
 pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     // At least a granule, so that no two huge blocks start in one: a small request with a large
     // alignment comes here too.
-    let Some(size) = os::round_up(bytes.max(GRANULE), os::page_size()) else {
+    // Who aligns to a huge page and nearly fills one will ask the kernel for it (madvise(2)), which gives
+    // only what is mapped whole.
+    let is_for_huge_page = align >= os::HUGE_PAGE && bytes >= os::HUGE_PAGE / 2;
+    let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
+    let Some(size) = os::round_up(bytes.max(GRANULE), unit) else {
         return ptr::null_mut();
     };
     if size > isize::MAX as usize || size / PAGE > u32::MAX as usize || !limit::admits(size) {

@@ -31,6 +31,19 @@ fn main() {
         }
         assert!(fill_heap(40 * MIB).into_iter().all(|block| !is_asked(block)));
     });
+    with_policy(NEVER, "what the program asks for itself", || {
+        // As x264 does with its frames.
+        let layout = Layout::from_size_align(HUGE_PAGE - 100_000, HUGE_PAGE);
+        let layout = layout.expect("a valid layout");
+        for _ in 0..8 {
+            // SAFETY: the layout is not empty; the memory is this program's up to the end of the mapping.
+            unsafe {
+                let block = ARENITE.alloc(layout);
+                assert!(!block.is_null());
+                assert_eq!(libc::madvise(block.cast(), HUGE_PAGE, libc::MADV_HUGEPAGE), 0);
+            }
+        }
+    });
     with_policy(DENSE, "dense, huge blocks", || {
         assert!(!is_asked(allocate(4 * MIB)), "few bytes in all");
         let large = allocate(20 * MIB);
