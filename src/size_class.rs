@@ -1,9 +1,8 @@
 //! Size classes: which block size serves a request.
 //!
-//! Steps of 16 bytes up to 128 bytes, four classes per doubling up to 256 bytes, eight to 8 KiB, and
-//! four again to 32 KiB.
-//! Internal waste is at most 20 % above 128 bytes, and 11 % from 256 bytes to 8 KiB, where programs
-//! ask for a power of two and a header (see ARCHITECTURE.md, "Decisions").
+//! Steps of 16 bytes up to 128 bytes; then five classes per doubling, eight from 256 bytes to 8 KiB, and five
+//! again to 32 KiB. The first of each doubling is a sixteenth (below 256 bytes: an eighth) above the power
+//! of two, since programs ask for one and a header (see ARCHITECTURE.md, "Decisions").
 //!
 //! Class ids start at 1: id 0 is the class no block has, so that a zeroed page-map entry or
 //! window entry means "no small block here".
@@ -11,15 +10,41 @@
 /// Alignment of every block, in bytes (the ABI's `max_align_t`).
 pub const MIN_ALIGN: usize = 16;
 
-/// Number of class ids, id 0 (none) included.
-pub const CLASSES: usize = CLASS_COARSE + 8 + 1;
+/// The classes of a doubling that begins at 128 bytes, in sixteenths of that, …
+const FROM_128: [usize; 5] = [18, 20, 24, 28, 32];
+/// … at 256 bytes to 4 KiB, …
+const FROM_256: [usize; 8] = [17, 18, 20, 22, 24, 26, 28, 32];
+/// … and at 8 and 16 KiB.
+const FROM_8K: [usize; 5] = [17, 20, 24, 28, 32];
 
-/// Binary logarithm of the size above which there are eight classes per doubling …
-const FINE_LOG: usize = 8;
-/// … and its class.
-const CLASS_FINE: usize = 8 + 4 * (FINE_LOG - 7);
-/// The class of 8 KiB, above which there are four again.
-const CLASS_COARSE: usize = CLASS_FINE + 8 * (13 - FINE_LOG);
+/// Number of class ids, id 0 (none) included.
+pub const CLASSES: usize = 1 + 8 + FROM_128.len() + 5 * FROM_256.len() + 2 * FROM_8K.len();
+
+/// Block sizes in bytes. Class 0 has no blocks; its size only keeps divisions defined.
+const SIZES: PerClass<u32> = {
+    let mut sizes = [16; CLASS_PLACES];
+    let mut class = 1;
+    while class <= 8 {
+        sizes[class] = 16 * class as u32;
+        class += 1;
+    }
+    let mut begin = 128;
+    while begin < MAX_SMALL {
+        let sixteenths: &[usize] = match begin {
+            128 => &FROM_128,
+            256..8192 => &FROM_256,
+            _ => &FROM_8K,
+        };
+        let mut step = 0;
+        while step < sixteenths.len() {
+            sizes[class] = (begin / 16 * sixteenths[step]) as u32;
+            (class, step) = (class + 1, step + 1);
+        }
+        begin *= 2;
+    }
+    assert!(class == CLASSES);
+    PerClass(sizes)
+};
 
 /// Largest size, in bytes, that a slab serves. Larger requests are runs of pages.
 pub const MAX_SMALL: usize = 32 * 1024;
@@ -84,38 +109,25 @@ impl<T> core::ops::IndexMut<Class> for PerClass<T> {
 /// Block size in bytes of `class`, never 0.
 #[inline]
 pub const fn size(class: Class) -> usize {
-    // A table, since slow paths ask often. Class 0 has no blocks; its size only keeps divisions
-    // defined.
-    const SIZES: PerClass<u32> = {
-        let mut sizes = [16; CLASS_PLACES];
-        let mut class = 1;
-        while class < CLASSES {
-            sizes[class] = compute_size(class) as u32;
-            class += 1;
-        }
-        PerClass(sizes)
-    };
     let size = SIZES.at(class);
     // Never less than 16; said so that the compiler knows a divisor when it sees one.
     if size < 16 { 16 } else { size as usize }
 }
 
-const fn compute_size(class: Class) -> usize {
-    if class <= 8 {
-        class * 16
-    } else if class <= CLASS_FINE {
-        let doubling = (class - 9) / 4;
-        let step = (class - 9) % 4;
-        (128 + 32 * (step + 1)) << doubling
-    } else if class <= CLASS_COARSE {
-        let doubling = (class - CLASS_FINE - 1) / 8;
-        let step = (class - CLASS_FINE - 1) % 8;
-        ((1 << FINE_LOG) + (1 << (FINE_LOG - 3)) * (step + 1)) << doubling
-    } else {
-        let doubling = (class - CLASS_COARSE - 1) / 4;
-        let step = (class - CLASS_COARSE - 1) % 4;
-        (8192 + 2048 * (step + 1)) << doubling
+/// The smallest class of at least so many multiples of `unit` bytes, for 0, 1, 2, … of them; all sizes above
+/// the first entries are such multiples.
+const fn classes_of<const N: usize>(unit: usize) -> [u8; N] {
+    let mut classes = [0; N];
+    let (mut class, mut index) = (1, 0);
+    while index < N {
+        if size(class) < index * unit {
+            class += 1;
+        } else {
+            classes[index] = class as u8;
+            index += 1;
+        }
     }
+    classes
 }
 
 /// The class of a request of `bytes`.
@@ -124,46 +136,25 @@ const fn compute_size(class: Class) -> usize {
 /// `malloc(0)` returns a unique pointer.
 #[inline(always)]
 pub const fn of(bytes: usize) -> Class {
-    if bytes <= 128 {
-        return if bytes == 0 { 1 } else { (bytes + 15) >> 4 };
-    }
-    let last = bytes - 1;
-    // 128..=255 is doubling 0.
-    let log = (usize::BITS - 1 - last.leading_zeros()) as usize;
-    // The bits under the leading one pick the class in the doubling: two, or three of them.
-    let four = (last >> (log - 2)) & 3;
-    let eight = (last >> (log - 3)) & 7;
-    if bytes <= 1 << FINE_LOG {
-        9 + (log - 7) * 4 + four
-    } else if bytes <= 8 * 1024 {
-        CLASS_FINE + 1 + (log - FINE_LOG) * 8 + eight
-    } else {
-        CLASS_COARSE + 1 + (log - 13) * 4 + four
-    }
+    const CLASSES_OF: [u8; MAX_TABLE / MIN_ALIGN + 1] = classes_of(MIN_ALIGN);
+    let index = bytes.div_ceil(MIN_ALIGN);
+    if index < CLASSES_OF.len() { CLASSES_OF[index] as Class } else { of_above_table(bytes) }
 }
 
 /// The class of a request that is above [`MAX_TABLE`], and at most [`MAX_SMALL`]: by a table, for
 /// which the sizes are multiples of a coarse unit.
 #[inline]
 pub const fn of_above_table(bytes: usize) -> Class {
-    const UNIT: usize = 256;
-    const CLASSES_OF: [u8; MAX_SMALL / UNIT + 1] = {
-        let mut classes = [0; MAX_SMALL / UNIT + 1];
-        let mut index = 0;
-        while index < classes.len() {
-            classes[index] = of(index * UNIT) as u8;
-            index += 1;
-        }
-        classes
-    };
-    const { assert!(size(of(MAX_TABLE) + 1).is_multiple_of(UNIT)) };
+    const UNIT: usize = 128;
+    const CLASSES_OF: [u8; MAX_SMALL / UNIT + 1] = classes_of(UNIT);
+    const { assert!(size(CLASSES_OF[MAX_TABLE / UNIT + 1] as Class).is_multiple_of(UNIT)) };
     let index = bytes.div_ceil(UNIT);
     if index < CLASSES_OF.len() { CLASSES_OF[index] as Class } else { CLASSES - 1 }
 }
 
 /// Bytes to ask for, so that the class that serves them has only blocks at multiples of `align`, a power of
-/// two of at most [`GRANULE`]: the next multiple of it. Sizes of classes are multiples of the steps between
-/// them, which are powers of two: of `align` if that is no larger, and else every multiple of `align` is one.
+/// two of at most [`GRANULE`]: the next multiple of it. A class whose size is no multiple of `align` is never
+/// the smallest one that holds a multiple of it.
 #[inline(always)]
 pub const fn aligned(bytes: usize, align: usize) -> usize {
     (bytes + align - 1) & !(align - 1)

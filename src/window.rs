@@ -32,18 +32,23 @@ pub const fn bin_offset(class: Class) -> usize {
 const FIRST_OF_SEVERAL: Class = size_class::of(MAX_ONE_GRANULE) + 1;
 
 /// Granules of slabs of several granules, one slab of each class.
-const PLACES: usize = FIRST_PLACES.at(CLASSES) as usize;
+const PLACES: usize = FIRST_PLACES.at(CLASSES - 1) as usize + granules(CLASSES - 1);
 
 /// The first granule of a slab of each such class, among [`PLACES`].
 const FIRST_PLACES: PerClass<u8> = {
     let mut first = [0; CLASS_PLACES];
-    let mut class = FIRST_OF_SEVERAL;
+    let mut class = FIRST_OF_SEVERAL + 1;
     while class < CLASSES {
-        first[class + 1] = first[class] + (size_class::slab_bytes(class) / GRANULE) as u8;
+        first[class] = first[class - 1] + granules(class - 1) as u8;
         class += 1;
     }
     PerClass(first)
 };
+
+/// Granules of a slab of `class`.
+const fn granules(class: Class) -> usize {
+    size_class::slab_bytes(class) / GRANULE
+}
 
 /// Bytes from the start of a thread cache to where it is zero …
 pub const NO_ROOM: usize = bin_offset(CLASS_PLACES);
@@ -68,7 +73,7 @@ pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
         let mut table = [(0, 0); PLACES];
         let (mut class, mut place) = (FIRST_OF_SEVERAL, 0);
         while place < PLACES {
-            if place == FIRST_PLACES.at(class + 1) as usize {
+            if place == FIRST_PLACES.at(class) as usize + granules(class) {
                 class += 1;
             }
             table[place] = (class as u8, place as u8 - FIRST_PLACES.at(class));
