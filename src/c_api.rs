@@ -178,8 +178,8 @@ pub fn aligned_alloc(align: usize, bytes: usize) -> *mut c_void {
 /// memalign(3): rounds the alignment up to a power of two.
 pub fn memalign(align: usize, bytes: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) if align <= isize::MAX as usize / 2 + 1 => aligned(align, bytes),
-        _ => {
+        Some(align) => aligned(align, bytes),
+        None => {
             os::set_errno(libc::EINVAL);
             ptr::null_mut()
         }
@@ -213,6 +213,7 @@ pub unsafe fn malloc_usable_size(block: *mut c_void) -> usize {
 
 /// malloc_trim(3): 1 if memory went back to the kernel.
 pub fn malloc_trim(pad: usize) -> c_int {
+    thread::come_back();
     c_int::from(purge::trim(pad) > 0)
 }
 

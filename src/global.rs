@@ -5,6 +5,7 @@ use crate::malloc;
 use crate::os::PAGE;
 use crate::purge;
 use crate::size_class::{self, MAX_TABLE, MIN_ALIGN};
+use crate::thread;
 use core::alloc::{GlobalAlloc, Layout};
 
 /// The allocator.
@@ -64,6 +65,7 @@ impl Arenite {
     /// (malloc_trim(3)). Returns the bytes given back. Blocks cached by other threads stay with
     /// them.
     pub fn trim(&self) -> usize {
+        thread::come_back();
         purge::trim(0)
     }
 }

@@ -313,7 +313,7 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
     let mut tcache = tls::get();
     // SAFETY: the word always points at a cache.
     if unsafe { (*tcache).state() } != State::Live {
-        tcache = thread::start();
+        tcache = thread::start_to_free();
     }
     // SAFETY: the cache, if any, is this thread's.
     unsafe {
@@ -321,8 +321,8 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
             free_directly(block, owner.arena());
         } else if (*tcache).arena_id() == owner.arena() {
             keep(tcache, block, class, window::free_mark(owner.arena()));
-        } else {
-            (*tcache).free_remote(block, owner.arena(), size_class::size(class));
+        } else if (*tcache).free_remote(block, owner.arena(), size_class::size(class)) {
+            purger::poll();
         }
     }
 }

@@ -419,6 +419,52 @@ pub fn futex_wake(word: &AtomicU32) {
     });
 }
 
+/// The kernel's number of the process (getpid(2)).
+pub fn process_id() -> i32 {
+    // SAFETY: no precondition.
+    unsafe { libc::getpid() }
+}
+
+/// The kernel's number of the calling thread (gettid(2)).
+pub fn thread_id() -> i32 {
+    // SAFETY: no precondition.
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+}
+
+/// Whether the process has a thread with that number, as far as the kernel tells (tgkill(2)).
+pub fn has_thread(id: i32) -> bool {
+    keeping_errno(|| {
+        // SAFETY: takes numbers only; no signal is sent.
+        unsafe {
+            libc::syscall(libc::SYS_tgkill, process_id(), id, 0) == 0 || errno() != libc::ESRCH
+        }
+    })
+}
+
+/// Signals that a thread's own instructions raise: blocked ones would end the process. (SIGSYS: a sandbox may
+/// emulate system calls in its handler, see seccomp(2).)
+const OWN_SIGNALS: [c_int; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+
+/// Runs `work` while no signal from elsewhere interrupts the calling thread.
+pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: all zeros are valid sets, which the calls fill. Neither call changes errno.
+    unsafe {
+        let mut all: libc::sigset_t = core::mem::zeroed();
+        let mut before: libc::sigset_t = core::mem::zeroed();
+        libc::sigfillset(&mut all);
+        for signal in OWN_SIGNALS {
+            libc::sigdelset(&mut all, signal);
+        }
+        let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) == 0;
+        let result = work();
+        if blocked {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
+        }
+        result
+    }
+}
+
 /// Lets another thread run that waits for the CPU.
 pub fn yield_now() {
     // SAFETY: no precondition.
@@ -463,6 +509,15 @@ pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
     buffer.get(..length).unwrap_or_default()
 }
 
+/// Gives the calling thread a table of file descriptors of its own, an empty one; whether the kernel did so
+/// (close_range(2), Linux 5.9). What the thread opens then takes no number that the program counts on, and
+/// it keeps no file of the program open.
+pub fn leave_open_files() -> bool {
+    const UNSHARE: c_int = 1 << 1;
+    // SAFETY: closes files for this thread alone.
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_close_range, 0, c_int::MAX, UNSHARE) == 0 })
+}
+
 /// What stands behind `prefix` in the first line of the text that begins with it.
 pub fn line_behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(prefix))
@@ -480,11 +535,29 @@ pub fn write_all(fd: c_int, mut text: &[u8]) {
                 if wrote < 0 && errno() == libc::EINTR {
                     continue;
                 }
+                if wrote < 0 && errno() == libc::EBADF && fd == 2 {
+                    write_to_standard_error_of_process(text);
+                }
                 return;
             }
             text = text.get(wrote as usize..).unwrap_or_default();
         }
     });
+}
+
+/// For a thread that left the program's files ([`leave_open_files`]).
+#[cold]
+fn write_to_standard_error_of_process(text: &[u8]) {
+    let path = c"/proc/self/fd/2";
+    // SAFETY: the path ends in a zero byte, the slice is readable.
+    unsafe {
+        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC;
+        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
+        if fd >= 0 {
+            libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len());
+            libc::syscall(libc::SYS_close, fd);
+        }
+    }
 }
 
 /// Whether the process has one thread, as far as libc knows.

@@ -89,24 +89,29 @@ pub fn may_be_worth_it() -> bool {
 pub fn tick_on_slow_path() {
     let Some(epoch) = epoch() else { return };
     if TICKED.swap(epoch, Relaxed) != epoch {
+        if os::is_single_threaded() {
+            pressure::look();
+        }
         tick(epoch, SLOW_PATH_PAGES, false);
     }
 }
 
 /// Gives back what was not needed lately, at most `pages` of chunks and tops; of all arenas if
-/// `patient`, else of those whose lock is free at first. The bytes given back.
-pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
+/// `patient`, else of those whose lock is free at first. Whether there was something, or something
+/// cools that may go in a later epoch.
+pub fn tick(epoch: u64, pages: usize, patient: bool) -> bool {
     let at_once = config::DECAY_MS.load(Relaxed) == 0 || limit::is_above_soft();
     let kept = if at_once { 0 } else { 100 - usize::from(pressure::level().min(100)) };
     let mut left = pages;
-    let mut freed = Tcache::cool_sleepers(STEPS);
+    let mut freed = 0;
+    let mut cools = Tcache::cool_sleepers(STEPS);
     for arena in ARENAS.iter_open() {
         let held = if patient { arena.lock_open() } else { arena.try_lock() };
         let Some(mut held) = held else { continue };
         arena.drain(&mut held);
         held.advance(epoch);
-        arena.cool_depot(&mut held);
-        Tcache::cool_parked(&mut held);
+        cools |= arena.cool_depot(&mut held);
+        cools |= Tcache::cool_parked(&mut held);
         drop(held);
         cool_magazines(arena);
         freed += cool_slabs(arena, STEPS as u8, usize::MAX);
@@ -115,7 +120,7 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> usize {
         left -= (bytes / PAGE).min(left);
         freed += bytes;
     }
-    freed
+    cools || freed > 0
 }
 
 /// Gives the magazines of idle classes home that lie beside the depot, a few at a time.

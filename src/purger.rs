@@ -4,8 +4,9 @@
 //! There is one helper per process. A slow path of malloc starts it once the process has several
 //! threads and some memory. It sleeps while nothing happens, until a slow path in a process with some memory
 //! wakes it; and it ends when the program has one thread left: a process that is done with its threads has
-//! one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals and allocates
-//! nothing.
+//! one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals, allocates
+//! nothing, and has a table of open files of its own: what it reads about its control group takes no
+//! descriptor that the program counts on, and it holds no file of the program open.
 //!
 //! **Where it is started.** pthread_create(3) takes locks of glibc, so it must not be called by a malloc or
 //! free that glibc itself calls while it holds one:
@@ -13,7 +14,8 @@
 //! - pthread_join(3) frees what belongs to cached stacks under the lock of these
 //!   (nptl/nptl-stack.c, `__nptl_free_stacks`): so no free starts it.
 //! - dlopen(3) allocates a longer list of modules with thread-local variables while the number of these
-//!   is ahead of it (elf/dl-tls.c, `_dl_add_to_slotinfo`): so no request of about a KiB starts it.
+//!   is ahead of it (elf/dl-tls.c, `_dl_add_to_slotinfo`; 1008 bytes): so no request of about a KiB starts
+//!   it.
 //!
 //! **How it ends.** The last thread of a process runs the handlers of atexit(3), which must not be this one,
 //! with its small stack. So it is never detached: the last thread of the program that has a cache stops it,
@@ -33,6 +35,7 @@ use crate::arena::ARENAS;
 use crate::config;
 use crate::limit;
 use crate::os;
+use crate::pressure;
 use crate::purge;
 use crate::tcache::{self, State, Tcache};
 use crate::tls;
@@ -40,7 +43,7 @@ use core::ffi::{c_int, c_void};
 use core::ops::RangeInclusive;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize};
 
 const NONE: u32 = 0;
 const STARTING: u32 = 1;
@@ -57,13 +60,22 @@ static STATE: AtomicU32 = AtomicU32::new(NONE);
 /// The helper's pthread_t, from before `RUNS` on.
 static HANDLE: AtomicUsize = AtomicUsize::new(0);
 
+/// The process of which that is so. The child of _Fork(3) or clone(2) inherits both, and no helper.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+
 /// Requests of so many bytes start no helper.
-const MAY_BE_THE_LOADERS: RangeInclusive<usize> = 513..=2048;
+const MAY_BE_THE_LOADERS: RangeInclusive<usize> = 897..=1152;
 
-/// Bytes of the helper's stack; a program's thread-local variables lie in it as well.
+/// Bytes of the helper's stack; a program's thread-local variables lie in it as well, …
 const STACK_BYTES: [usize; 2] = [64 * 1024, 1024 * 1024];
+/// … beside which it needs so many.
+const STACK_NEEDED: usize = 32 * 1024;
+/// Those that it has.
+static STACK: AtomicUsize = AtomicUsize::new(0);
+/// How many of the sizes turned out to be too small.
+static SMALL_STACKS: AtomicUsize = AtomicUsize::new(0);
 
-/// Epochs with nothing to give back after which the helper sleeps, or ends: the decay time, twice.
+/// Epochs with nothing to give back, and nothing that cools, after which the helper sleeps, or ends.
 const IDLE_EPOCHS: u32 = 32;
 
 /// Looks at the purge clock, now and then, and at the soft limit. The end of every slow path; no
@@ -100,6 +112,7 @@ fn poll_or_start(may_start: bool) {
 fn poll_now(cache: &Tcache, may_start: bool) {
     let Some(epoch) = purge::epoch() else { return };
     cache.cool(epoch);
+    forget_in_child();
     let is_worth_it = purge::is_worth_it();
     let may_be_worth_it = || is_worth_it || purge::may_be_worth_it();
     let helper_does_it = match STATE.load(Acquire) {
@@ -136,6 +149,7 @@ fn wake() {
 
 /// A thread of the program ended, and has no cache any more.
 pub fn thread_ended() {
+    forget_in_child();
     if STATE.load(Relaxed) == NONE {
         return;
     }
@@ -193,6 +207,7 @@ fn start_from(state: u32) -> bool {
     if state == DONE {
         join();
     }
+    PROCESS.store(os::process_id(), Relaxed);
     let started = start();
     // Not in the child of a fork meanwhile, which has no helper.
     change(STARTING, if started { RUNS } else { REFUSED });
@@ -205,22 +220,19 @@ pub fn after_fork() {
     STATE.store(NONE, Release);
 }
 
+/// As [`after_fork`], in a child whose parent's atfork handlers did not run.
+fn forget_in_child() {
+    if STATE.load(Relaxed) != NONE && PROCESS.load(Relaxed) != os::process_id() {
+        after_fork();
+    }
+}
+
 fn start() -> bool {
     let saved = os::errno();
-    // SAFETY: all zeros are valid values of these types; they are initialised before use, and the
-    // thread needs neither after its start.
-    let started = unsafe {
-        let mut all: libc::sigset_t = core::mem::zeroed();
-        let mut before: libc::sigset_t = core::mem::zeroed();
-        libc::sigfillset(&mut all);
-        // A signal handler of the program must not run on so small a stack.
-        if libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) != 0 {
-            return false;
-        }
-        let started = STACK_BYTES.iter().any(|&bytes| start_with(bytes));
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
-        started
-    };
+    // A signal handler of the program must not run on so small a stack.
+    let started = os::without_signals(|| {
+        STACK_BYTES.iter().skip(SMALL_STACKS.load(Relaxed)).any(|&bytes| start_with(bytes))
+    });
     os::set_errno(saved);
     started
 }
@@ -235,6 +247,7 @@ fn start_with(stack: usize) -> bool {
             return false;
         }
         let mut thread: libc::pthread_t = core::mem::zeroed();
+        STACK.store(stack, Relaxed);
         let started = libc::pthread_attr_setstacksize(&mut attributes, stack) == 0
             && libc::pthread_create(&mut thread, &attributes, run, ptr::null_mut()) == 0;
         libc::pthread_attr_destroy(&mut attributes);
@@ -253,10 +266,20 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     while STATE.load(Acquire) == STARTING {
         os::yield_now();
     }
+    if !has_room() {
+        // The next slow path tries a larger stack.
+        SMALL_STACKS.fetch_add(1, Relaxed);
+        change(RUNS, DONE);
+        return ptr::null_mut();
+    }
+    let has_own_files = os::leave_open_files();
     let mut idle = 0;
     while let (Some(milliseconds), Some(epoch)) = (purge::epoch_milliseconds(), purge::epoch()) {
-        let freed = purge::tick(epoch, usize::MAX, true);
-        idle = if freed == 0 && !purge::is_worth_it() { idle + 1 } else { 0 };
+        if has_own_files {
+            pressure::look();
+        }
+        let is_idle = !purge::tick(epoch, usize::MAX, true) && !purge::is_worth_it();
+        idle = if is_idle { idle + 1 } else { 0 };
         if idle == IDLE_EPOCHS {
             if threads() <= 1 {
                 break;
@@ -274,6 +297,17 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     // Not if it was told to end meanwhile; then it is joined by who said so.
     change(RUNS, DONE);
     ptr::null_mut()
+}
+
+/// Whether the program's thread-local variables have left enough of the stack: on x86_64 glibc puts them
+/// between the thread's descriptor, at the upper end, and the first frame. (glibc refuses stacks that
+/// have less than some 2 KiB beside them.)
+fn has_room() -> bool {
+    let here = 0_u8;
+    // SAFETY: no precondition.
+    let end = unsafe { libc::pthread_self() } as usize;
+    let used = end.wrapping_sub((&raw const here).addr());
+    used.saturating_add(STACK_NEEDED) <= STACK.load(Relaxed)
 }
 
 /// Sleeps until somebody sees something to do.

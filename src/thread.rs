@@ -2,6 +2,7 @@
 
 use crate::config;
 use crate::fork;
+use crate::os;
 use crate::purger;
 use crate::tcache::{self, State, Tcache};
 use crate::tls;
@@ -17,6 +18,32 @@ const MAKING: u32 = u32::MAX - 1;
 /// The pthread key whose destructor ends a thread's cache. Acquire and release pair with each other: who sees
 /// the key may use it.
 static KEY: AtomicU32 = AtomicU32::new(NO_KEY);
+
+/// Blocks that a thread frees without a cache, before it is taken for one that goes on.
+///
+/// What glibc itself frees when a thread is over must open none: a detached thread frees what belongs to
+/// cached stacks, its own perhaps among them, after the last destructor of keys (nptl/nptl-stack.c,
+/// `__nptl_free_stacks`). Mostly that is one block for each stack that is too many.
+const EARLY_FREES: usize = 256;
+
+/// As [`start`], for a free: a thread that has not allocated yet does without a cache for its first frees.
+#[cold]
+#[inline(never)]
+pub fn start_to_free() -> *mut Tcache {
+    let now = own();
+    // SAFETY: the word always points at a cache; the count is the thread's own.
+    unsafe {
+        if (*now).state() == State::Live {
+            return now;
+        }
+        let frees = tls::early_frees();
+        if *frees < EARLY_FREES {
+            *frees += 1;
+            return core::ptr::null_mut();
+        }
+    }
+    start()
+}
 
 /// Gives the calling thread its cache, if it can have one: not after its end, and not without
 /// memory. The thread's cache, or null.
@@ -43,16 +70,21 @@ pub fn start() -> *mut Tcache {
     // SAFETY: the cache is this thread's.
     unsafe { tls::set(tcache) };
     let key = key();
-    // SAFETY: the key is valid; the cache is this thread's, and so is the word, until `end`, which is sure to
-    // come when the key has a value. A key beyond the first 32 makes glibc allocate, which is fine from
-    // here on.
+    // SAFETY: the key is valid; the cache is this thread's. A key beyond the first 32 makes glibc allocate,
+    // which is fine from here on.
     unsafe {
         if key < MAKING && libc::pthread_setspecific(key, tcache.cast()) == 0 {
-            (*tcache).may_be_drained(tls::address());
+            // SAFETY: the word is the thread's, as long as it runs.
+            (*tcache).may_be_drained(tls::address(), os::thread_id());
         }
         (*tcache).leave_gate();
     }
     tcache
+}
+
+/// Makes the calling thread's cache its own again if it was drained.
+pub fn come_back() {
+    own();
 }
 
 /// What the thread's word leads to; the thread's own cache if somebody turned the word away from that, to

@@ -1,6 +1,6 @@
-//! The thread's one word: a pointer to its thread cache.
+//! The thread's word: a pointer to its thread cache. Beside it lies a count that slow paths use.
 //!
-//! An 8-byte initial-exec TLS symbol, since `thread_local!` in a cdylib would call
+//! A 16-byte initial-exec TLS symbol, since `thread_local!` in a cdylib would call
 //! `__tls_get_addr` on every access, and static TLS is scarce in a library that may come by
 //! `dlopen`. Its initial value points at a constant empty cache, so readers never check for
 //! null: everything misses in the empty cache and ends in the slow path, which starts the
@@ -20,10 +20,11 @@ global_asm!(
     ".globl arenite_tcache_slot",
     ".hidden arenite_tcache_slot",
     ".type arenite_tcache_slot, @tls_object",
-    ".size arenite_tcache_slot, 8",
+    ".size arenite_tcache_slot, 16",
     ".p2align 3",
     "arenite_tcache_slot:",
     ".quad {empty}",
+    ".quad 0",
     ".popsection",
     empty = sym EMPTY,
 );
@@ -109,6 +110,12 @@ pub fn address() -> *mut AtomicPtr<Tcache> {
 pub unsafe fn set(tcache: *mut Tcache) {
     // SAFETY: the thread's own word. Relaxed: the thread itself reads it.
     unsafe { (*address()).store(tcache, Relaxed) };
+}
+
+/// How many blocks the calling thread has freed before it had a cache.
+pub fn early_frees() -> *mut usize {
+    // SAFETY: the symbol has two words.
+    unsafe { address().add(1).cast() }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -3,11 +3,17 @@
 
 mod common;
 
-use common::{compile, passes, run};
+use common::{compile, passes, run, run_in};
 
 #[test]
 fn threads_that_sleep_keep_little() {
     passes("drain.c", &["sleepers"]).expect_done();
+}
+
+#[test]
+fn threads_that_sleep_again_keep_little() {
+    let settings = [("ARENITE_CONF", "decay_ms:200")];
+    run_in(&compile("drain.c"), &["sleepers_again"], &settings).expect_done();
 }
 
 #[test]
@@ -18,6 +24,21 @@ fn threads_that_run_lose_no_block() {
 #[test]
 fn threads_that_start_and_end_lose_no_block() {
     passes("drain.c", &["ends"]).expect_done();
+}
+
+#[test]
+fn threads_that_only_end_take_no_cache() {
+    passes("drain.c", &["detached"]).expect_done();
+}
+
+#[test]
+fn a_thread_that_is_gone_is_left_alone() {
+    passes("drain.c", &["raw_exit"]).expect_done();
+}
+
+#[test]
+fn no_handler_waits_for_a_thread_that_is_drained() {
+    passes("handler.c", &["trim"]).expect_done();
 }
 
 #[test]

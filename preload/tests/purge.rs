@@ -21,9 +21,26 @@ fn a_child_gets_a_helper_of_its_own() {
 }
 
 #[test]
+fn a_child_without_atfork_handlers_waits_for_no_helper() {
+    passes("purge.c", &["child_without_handlers"]).expect_done();
+}
+
+#[test]
 fn slow_paths_do_the_work_without_a_helper() {
     let settings = [("ARENITE_CONF", "purge_thread:false")];
     run_in(&compile("purge.c"), &["without_helper"], &settings).expect_success();
+}
+
+#[test]
+fn what_other_threads_free_goes_back() {
+    let settings = [("ARENITE_CONF", "decay_ms:100")];
+    run_in(&compile("purge.c"), &["frees_of_others"], &settings).expect_done();
+}
+
+#[test]
+fn the_helper_has_a_stack_beside_much_that_is_thread_local() {
+    let settings = [("ARENITE_CONF", "decay_ms:50")];
+    run_in(&compile("thread_locals.c"), &["helper"], &settings).expect_done();
 }
 
 #[test]

@@ -238,20 +238,23 @@ impl Inner {
 impl Arena {
     /// Gives magazines of the depot back to the slabs whose class was not refilled for the decay
     /// time, one per class; those of such classes that lie beside the depot are [`Inner::give_idle_magazines`]'s.
-    /// Called once per epoch.
+    /// Called once per epoch. Whether there are any magazines, or were.
     ///
     /// Exchanges in the depot alone do not count as use: a class that lives by them gets its
     /// magazines anew from the slabs once per decay time.
-    pub fn cool_depot(&self, held: &mut Guard<'_>) {
+    pub fn cool_depot(&self, held: &mut Guard<'_>) -> bool {
+        let mut has_magazines = false;
         for class in 1..CLASSES {
             let state = held.class_mut(class);
             if state.magazines.blocks == 0 && self.depot_count(class) == 0 {
                 continue;
             }
+            has_magazines = true;
             if state.idle.tick(state.refilled as u32) >= STEPS {
                 self.give_depot_magazine(held, class);
             }
         }
+        has_magazines
     }
 
     /// Gives a magazine of the depot back to its slabs; false when it has none of `class`.

@@ -116,15 +116,15 @@ impl Tcache {
     }
 
     /// Takes the spare magazines of threads that sleep, and what is in their bins: that took no slow path
-    /// for `age` epochs. Called once per epoch. The bytes taken.
-    pub fn cool_sleepers(age: usize) -> usize {
-        let mut bytes = 0;
+    /// for `age` epochs. Called once per epoch. Whether there was something, or may be soon, since a thread
+    /// took one.
+    pub fn cool_sleepers(age: usize) -> bool {
+        let mut is_awake = false;
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
-            if cache.activity.idle_epochs() >= age {
-                bytes += cache.give_spares() + cache.drain_if_asleep();
-            }
+            is_awake |= cache.activity.idle_epochs() < age
+                || cache.give_spares() + cache.drain_if_asleep() > 0;
         }
-        bytes
+        is_awake
     }
 
     /// Takes the spare magazines of all threads, and takes note of what their bins look like.
@@ -143,12 +143,13 @@ impl Tcache {
     }
 
     /// Empties one cache that waits in an arena in which no thread began or ended for the decay
-    /// time. Called once per epoch.
-    pub fn cool_parked(held: &mut Guard<'_>) {
+    /// time. Called once per epoch. Whether one holds something, or did.
+    pub fn cool_parked(held: &mut Guard<'_>) -> bool {
         let uses = held.parked_uses;
-        if held.parked_idle.tick(uses) >= STEPS {
-            Self::flush_parked(held);
+        if held.parked_idle.tick(uses) >= STEPS && !Self::flush_parked(held) {
+            held.parked_bytes = 0;
         }
+        held.parked_bytes > 0
     }
 
     /// Empties the first cache that waits in an arena and holds something; false when none does.

@@ -22,6 +22,7 @@
 
 use super::cool::give_idle;
 use super::{ROOM_UNIT, State, Tcache, Word, empty};
+use crate::arena::Arena;
 use crate::os;
 use crate::page_map::{self, Owner};
 use crate::size_class::{CLASS_PLACES, CLASSES, Class, PerClass, size};
@@ -29,7 +30,7 @@ use crate::sync::block::Block;
 use crate::sync::gate::{Gate, Passage, cut};
 use core::ptr;
 use core::sync::atomic::Ordering::{Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, compiler_fence};
+use core::sync::atomic::{AtomicI32, AtomicPtr, compiler_fence};
 
 /// Bytes in bins, without the first block of each, for which a thread is worth it.
 const WORTH_IT: usize = 16 * 1024;
@@ -37,9 +38,11 @@ const WORTH_IT: usize = 16 * 1024;
 /// What a cache has for it.
 pub struct Drain {
     gate: Gate,
-    /// The thread's word. Null unless a thread has the cache whose end will come through the gate: the word
-    /// is there until then. Written inside the gate.
+    /// The thread's word. Null unless a thread has the cache whose end will come through the gate. Written
+    /// inside the gate.
     word: AtomicPtr<AtomicPtr<Tcache>>,
+    /// The kernel's number of that thread: it may end without its destructors (exit(2)), and the word with it.
+    thread: AtomicI32,
     /// Per class, the first block that was taken from the bin, or null.
     taken: PerClass<Word<*mut Block>>,
     /// What the bins looked like when somebody last looked. Who writes it does not matter: a wrong guess
@@ -53,6 +56,7 @@ impl Drain {
         Self {
             gate: Gate::new(),
             word: AtomicPtr::new(ptr::null_mut()),
+            thread: AtomicI32::new(0),
             taken: PerClass([const { Word::<*mut Block>::new(ptr::null_mut()) }; CLASS_PLACES]),
             seen: Word::<usize>::new(0),
         }
@@ -113,11 +117,13 @@ impl Tcache {
         drop(self.go_inside());
     }
 
-    /// Takes note of where the word lies of the thread that has the cache, and is inside the gate.
+    /// Takes note of where the word lies of the thread that has the cache, and is inside the gate, and of the
+    /// kernel's number of the thread.
     ///
     /// # Safety
-    /// The word is there until the thread is inside the gate again, to end.
-    pub unsafe fn may_be_drained(&self, word: *mut AtomicPtr<Tcache>) {
+    /// The word is there as long as the thread.
+    pub unsafe fn may_be_drained(&self, word: *mut AtomicPtr<Tcache>, thread: i32) {
+        self.drain.thread.store(thread, Relaxed);
         self.drain.word.store(word, Relaxed);
     }
 
@@ -131,7 +137,7 @@ impl Tcache {
     #[cold]
     fn take_back(&self) {
         self.end_lists();
-        self.turn_word(ptr::from_ref(self).cast_mut());
+        self.turn_word_back();
     }
 
     /// Ends the list of each bin before what was taken from it.
@@ -154,20 +160,34 @@ impl Tcache {
         }
     }
 
-    /// Makes the word of the cache's thread lead to `cache`. The caller is inside the gate.
-    fn turn_word(&self, cache: *mut Tcache) {
-        // SAFETY: not null, it is the word of a thread whose end comes through the gate first.
+    /// Makes the word of the cache's thread, which is the calling one, lead to the cache again.
+    fn turn_word_back(&self) {
+        // SAFETY: not null, it is the thread's own word.
         if let Some(word) = unsafe { self.drain.word.load(Relaxed).as_ref() } {
-            word.store(cache, Relaxed);
+            word.store(ptr::from_ref(self).cast_mut(), Relaxed);
         }
+    }
+
+    /// Turns the word of another thread away from the cache; false where there is no such thread any more.
+    /// The caller is inside the gate.
+    fn turn_word_away(&self) -> bool {
+        let cache = ptr::from_ref(self).cast_mut();
+        // A thread that ends with its destructors comes through the gate first.
+        let is_there = os::has_thread(self.drain.thread.load(Relaxed));
+        // SAFETY: the thread's word is there as long as the thread.
+        let word = unsafe { self.drain.word.load(Relaxed).as_ref() };
+        is_there
+            && word
+                .is_some_and(|word| word.compare_exchange(cache, empty(), Relaxed, Relaxed).is_ok())
     }
 
     /// In the child after fork, for the cache of the calling thread, which a signal handler may have
     /// interrupted anywhere: who was inside the gate is not here, and has taken nothing.
     pub(super) fn drain_ended_at_fork(&self) {
+        self.drain.thread.store(os::thread_id(), Relaxed);
         if self.drain.gate.forget_holder() {
             self.forget_taken();
-            self.turn_word(ptr::from_ref(self).cast_mut());
+            self.turn_word_back();
         }
     }
 
@@ -209,17 +229,14 @@ impl Tcache {
     /// The bytes taken, about.
     pub(super) fn drain(&self, least: usize) -> usize {
         let bytes = self.bytes_behind_first();
-        if bytes < least || !os::HAS_BARRIER.load(Relaxed) || !self.drain.gate.hold() {
+        if bytes < least || !os::HAS_BARRIER.load(Relaxed) {
             return 0;
         }
-        // Only now, and not after it: outside the gate the cache may change hands, and the thread its arena.
-        let may_be = self.state() == State::Live
-            && !self.drain.word.load(Relaxed).is_null()
-            && self.thread.get() != os::thread_number();
-        let arena = self.arena();
-        let rests = if may_be { self.take_rests() } else { None };
-        self.drain.gate.release(may_be);
-        let Some(rests) = rests else { return 0 };
+        // A handler that interrupts who is inside might wait for the thread, or fork: the child would take
+        // the one inside for gone, who goes on there when the handler returns.
+        let Some((arena, rests)) = os::without_signals(|| self.take_rests_inside()) else {
+            return 0;
+        };
         for class in (1..CLASSES).filter(|&class| !rests[class].is_null()) {
             // SAFETY: nobody else reaches these blocks, which were in a bin of that arena; the list ends in
             // null.
@@ -228,10 +245,26 @@ impl Tcache {
         bytes
     }
 
+    /// Comes inside the gate of another thread's cache, and takes what follows the first block of each bin;
+    /// the arena whose blocks these are. `None` if nothing was taken.
+    fn take_rests_inside(&self) -> Option<(&'static Arena, Blocks)> {
+        if !self.drain.gate.hold() {
+            return None;
+        }
+        // Only now, and not after it: outside the gate the cache may change hands, and the thread its arena.
+        let may_be = self.state() == State::Live
+            && !self.drain.word.load(Relaxed).is_null()
+            && self.thread.get() != os::thread_number();
+        let arena = self.arena();
+        let is_turned = may_be && self.turn_word_away();
+        let rests = if is_turned { self.take_rests() } else { None };
+        self.drain.gate.release(is_turned);
+        rests.map(|rests| (arena, rests))
+    }
+
     /// Takes what follows the first block of each bin, and notes it as taken; `None` if nothing was. The
-    /// caller is inside the gate.
+    /// caller is inside the gate, and has turned the thread's word away.
     fn take_rests(&self) -> Option<Blocks> {
-        self.turn_word(empty());
         if !os::barrier() {
             return None;
         }

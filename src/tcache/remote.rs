@@ -12,11 +12,12 @@ use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::compiler_fence;
 
 impl Tcache {
-    /// Collects a block of another arena, of `bytes`, and sends the chain home when it is long.
+    /// Collects a block of another arena, of `bytes`, and sends the chain home when it is long; whether it
+    /// was.
     ///
     /// # Safety
     /// The block is `owner`'s and the caller's to give.
-    pub unsafe fn free_remote(&self, block: *mut Block, owner: u16, bytes: usize) {
+    pub unsafe fn free_remote(&self, block: *mut Block, owner: u16, bytes: usize) -> bool {
         let used = self.pending.iter().find(|p| p.arena.get() == owner && p.count.get() > 0);
         let slot = match used.or_else(|| self.pending.iter().find(|p| p.count.get() == 0)) {
             Some(slot) => slot,
@@ -39,10 +40,12 @@ impl Tcache {
         slot.head.set(block);
         slot.count.set(slot.count.get() + 1);
         slot.bytes.set(slot.bytes.get() + bytes);
-        if slot.count.get() >= PENDING_BLOCKS || slot.bytes.get() >= PENDING_BYTES {
+        let is_long = slot.count.get() >= PENDING_BLOCKS || slot.bytes.get() >= PENDING_BYTES;
+        if is_long {
             self.send_one(slot);
             self.follow_trade();
         }
+        is_long
     }
 
     fn send_one(&self, slot: &Pending) {

@@ -104,6 +104,7 @@ static void too_large(int argc, char **argv) {
     REFUSES(realloc(kept, HIDE((size_t)PTRDIFF_MAX)));
     REFUSES(memalign(64, HIDE((size_t)PTRDIFF_MAX)));
     REFUSES(aligned_alloc((size_t)1 << 62, 100));
+    REFUSES(memalign((size_t)1 << 63, 100));
     REFUSES(aligned_alloc((size_t)1 << 63, 100));
     REFUSES(aligned_alloc((size_t)1 << 63, 100000));
     CHECK(holds(kept, 100, 1));

@@ -87,6 +87,21 @@ static void *fills_and_sleeps(void *number) {
     return NULL;
 }
 
+enum { PAUSES = 6 };
+
+static void *sleeps_often(void *unused) {
+    void *much = malloc(2 * MIB);
+    CHECK(much);
+    memset(much, 1, 2 * MIB);
+    for (int round = 0; round < PAUSES; round++) {
+        pthread_barrier_wait(&step);
+        fill_bins();
+        pthread_barrier_wait(&step);
+    }
+    free(much);
+    return unused;
+}
+
 /* Threads that sleep keep a block of each size: not 700 KiB each, as they leave behind. */
 static void sleepers(int argc, char **argv) {
     (void)argc, (void)argv;
@@ -100,6 +115,23 @@ static void sleepers(int argc, char **argv) {
         while (cached() > enough)
             usleep(10000);
         pthread_barrier_wait(&step);
+    }
+    join(threads, SLEEPERS);
+    say("done", 1);
+}
+
+/* Threads sleep, and then sleep again after what would be a pause of one to two decay times of 200 ms. */
+static void sleepers_again(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[SLEEPERS];
+    CHECK(!pthread_barrier_init(&step, NULL, SLEEPERS + 1));
+    launch(threads, SLEEPERS, sleeps_often);
+    for (int round = 0; round < PAUSES; round++) {
+        usleep(200000 + (useconds_t)round * 40000);
+        pthread_barrier_wait(&step);
+        pthread_barrier_wait(&step);
+        while (cached() > SLEEPERS * 96 * KIB)
+            usleep(10000);
     }
     join(threads, SLEEPERS);
     say("done", 1);
@@ -148,6 +180,65 @@ static void ends(int argc, char **argv) {
     while (atomic_load(&running))
         malloc_trim(0);
     join(threads, WORKERS);
+    say("done", 1);
+}
+
+static void *sleeps_shortly(void *unused) {
+    usleep(500);
+    atomic_fetch_sub(&running, 1);
+    return unused;
+}
+
+static void *fills(void *unused) {
+    fill_bins();
+    return unused;
+}
+
+/* Threads that never allocate end without being joined. glibc lets them free what belongs to cached stacks,
+ * when the destructors of keys have run, and unmap these, their own later perhaps. */
+static void detached(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { AT_ONCE = 10, ROUNDS = 20 };
+    pthread_attr_t attributes;
+    CHECK(!pthread_attr_init(&attributes));
+    CHECK(!pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED));
+    for (int round = 0; round < ROUNDS; round++) {
+        /* What they leave in their arenas would be the detached threads', did these take a cache. */
+        pthread_t threads[2];
+        launch(threads, 2, fills);
+        join(threads, 2);
+        atomic_store(&running, AT_ONCE);
+        for (int i = 0; i < AT_ONCE; i++) {
+            pthread_t one;
+            CHECK(!pthread_create(&one, &attributes, sleeps_shortly, NULL));
+        }
+        while (atomic_load(&running))
+            usleep(1000);
+        usleep(3000);
+        malloc_trim(0);
+    }
+    say("done", 1);
+}
+
+static void *fills_and_exits(void *unused) {
+    fill_bins();
+    syscall(SYS_exit, 0);
+    return unused;
+}
+
+/* A thread ends without its destructors, and its stack is unmapped, with its thread-local variables. */
+static void raw_exit(int argc, char **argv) {
+    (void)argc, (void)argv;
+    void *stack = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(stack != MAP_FAILED);
+    pthread_attr_t attributes;
+    CHECK(!pthread_attr_init(&attributes));
+    CHECK(!pthread_attr_setstack(&attributes, stack, MIB));
+    pthread_t thread;
+    CHECK(!pthread_create(&thread, &attributes, fills_and_exits, NULL));
+    join(&thread, 1);
+    CHECK(!munmap(stack, MIB));
+    malloc_trim(0);
     say("done", 1);
 }
 
@@ -213,8 +304,11 @@ static void double_free(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     static const struct mode modes[] = {
-        {"sleepers", sleepers}, {"runners", runners},         {"ends", ends},
-        {"forks", forks},       {"double_free", double_free}, {NULL, NULL},
+        {"sleepers", sleepers}, {"sleepers_again", sleepers_again},
+        {"runners", runners},   {"ends", ends},
+        {"detached", detached}, {"raw_exit", raw_exit},
+        {"forks", forks},       {"double_free", double_free},
+        {NULL, NULL},
     };
     return run_mode(modes, argc, argv);
 }

@@ -107,6 +107,19 @@ static int helper(void) {
     return found;
 }
 
+/* How many files a thread has open. */
+static int open_files(int thread) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/fd", thread);
+    DIR *files = opendir(path);
+    CHECK(files);
+    int count = 0;
+    for (struct dirent *file; (file = readdir(files));)
+        count += file->d_name[0] != '.';
+    closedir(files);
+    return count;
+}
+
 /* Waits until the burst's memory is gone but what its survivors may pin. */
 static void wait_until_drained(size_t before) {
     WAIT_UNTIL(status_kib("VmRSS:") <= before + 20 * KIB, 3000, 10000)
@@ -152,8 +165,14 @@ static void helper_comes_and_goes(int argc, char **argv) {
     char *blocked = strstr(text, "SigBlk:");
     CHECK(blocked);
     unsigned long long mask = strtoull(blocked + 7, NULL, 16);
-    for (int signal = 1; signal < 32; signal++)
-        CHECK(signal == SIGKILL || signal == SIGSTOP || mask >> (signal - 1) & 1);
+    /* But those that only its own instructions raise. */
+    unsigned long long others = 0;
+    const int unblocked[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    for (size_t i = 0; i < sizeof unblocked / sizeof *unblocked; i++)
+        others |= 1ull << (unblocked[i] - 1);
+    CHECK(((mask | others) & 0x7fffffff) == 0x7fffffff);
+    /* It keeps no file open, and what it opens is not the program's. */
+    WAIT_UNTIL(!open_files(id), 3000, 1000)
     /* It is there as long as there are other threads, and then no more. */
     usleep(3000000);
     CHECK(helper() == id);
@@ -344,6 +363,59 @@ static void trims_around_locked(int argc, char **argv) {
     trims_around(3);
 }
 
+static pthread_barrier_t turn;
+static void *others[100000];
+
+static void *allocates(void *unused) {
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        CHECK((others[i] = malloc(600)));
+        memset(others[i], 1, 600);
+    }
+    pthread_barrier_wait(&turn);
+    pthread_barrier_wait(&turn);
+    return unused;
+}
+
+/* All blocks are freed by a thread of another arena, while the helper sleeps. */
+static void frees_of_others(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    CHECK(!pthread_barrier_init(&turn, NULL, 2));
+    CHECK(!pthread_create(&thread, NULL, allocates, NULL));
+    pthread_barrier_wait(&turn);
+    usleep(600000);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        free(others[i]);
+    while (status_kib("VmRSS:") > 20 * KIB)
+        usleep(10000);
+    pthread_barrier_wait(&turn);
+    CHECK(!pthread_join(thread, NULL));
+    say("done", 1);
+}
+
+/* After that thread the process has one again, and the helper still for a while. */
+static void child_without_handlers(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    CHECK(!pthread_barrier_init(&turn, NULL, 2));
+    CHECK(!pthread_create(&thread, NULL, allocates, NULL));
+    pthread_barrier_wait(&turn);
+    CHECK(helper());
+    pthread_barrier_wait(&turn);
+    CHECK(!pthread_join(thread, NULL));
+    /* As _Fork(3): no handler of pthread_atfork runs. */
+    long child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    CHECK(child >= 0);
+    if (!child) {
+        alarm(30);
+        free(malloc(100));
+        pthread_exit(NULL);
+    }
+    int status;
+    CHECK(waitpid((pid_t)child, &status, 0) == child && status == 0);
+    say("done", 1);
+}
+
 /* A block in a page that was given back is freed again. */
 static void double_free(int argc, char **argv) {
     (void)argc, (void)argv;
@@ -366,6 +438,8 @@ static const struct mode modes[] = {
     {"many_joins", many_joins},
     {"last_thread", last_thread},
     {"without_helper", without_helper},
+    {"frees_of_others", frees_of_others},
+    {"child_without_handlers", child_without_handlers},
     {"trims", trims},
     {"trims_around_locked", trims_around_locked},
     {"trims_descriptors", trims_descriptors},
