@@ -7,7 +7,8 @@
 //! 1. an arena whose lock another thread held at that instant may be half-changed: it is closed,
 //!    and frees to it pile up on its remote list;
 //! 2. all other arenas go on; what their remote lists and depots hold is theirs;
-//! 3. the caches of the threads that do not exist here are emptied and parked.
+//! 3. the caches of the threads that do not exist here are marked, and emptied later (`tcache/vanished.rs`):
+//!    most children end or call exec(3) soon, and each page that is written is copied first.
 //!
 //! A signal handler may fork while its thread is inside the allocator. In the child the thread
 //! goes on from there when the handler returns: locks that it holds stay its own, its cache is
@@ -60,16 +61,6 @@ unsafe extern "C" fn child() {
     if !os::is_single_threaded() {
         heap::brk::after_fork();
     }
-    // The thread's own cache is told by its number, not by the thread's word: a signal handler
-    // may have forked while the thread was about to set that.
-    for tcache in Tcache::all() {
-        // SAFETY: as above; a cache that is not this thread's has none here.
-        unsafe {
-            if tcache.is_of(thread) {
-                tcache.resume_after_fork();
-            } else {
-                tcache.recover();
-            }
-        }
-    }
+    // SAFETY: as above.
+    unsafe { Tcache::after_fork(thread) };
 }

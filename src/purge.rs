@@ -263,6 +263,7 @@ pub fn after_fork() {
 /// as well, but for one block of each. The bytes given back.
 pub fn trim(pad: usize) -> usize {
     let before = MAPPED.bytes();
+    Tcache::empty_vanished();
     // SAFETY: the word always points at a cache; a live one is this thread's.
     let cache = unsafe { &*tls::get() };
     if cache.state() == State::Live {

@@ -113,6 +113,7 @@ fn poll_now(cache: &Tcache, may_start: bool) {
     let Some(epoch) = purge::epoch() else { return };
     cache.cool(epoch);
     forget_in_child();
+    Tcache::empty_vanished();
     let is_worth_it = purge::is_worth_it();
     let may_be_worth_it = || is_worth_it || purge::may_be_worth_it();
     let helper_does_it = match STATE.load(Acquire) {

@@ -84,6 +84,7 @@ fn pressure_now() -> u8 {
 
 /// Collects the figures. Takes each arena's lock once.
 pub fn collect() -> Stats {
+    Tcache::empty_vanished();
     let mut stats = Stats {
         brk_bytes: MAPPED.brk.get(),
         mmap_bytes: MAPPED.mmap.get(),

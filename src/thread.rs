@@ -55,7 +55,7 @@ pub fn start() -> *mut Tcache {
     match unsafe { (*now).state() } {
         State::Live => return now,
         State::Ended => return core::ptr::null_mut(),
-        State::Empty | State::Parked => {}
+        State::Empty | State::Parked | State::Vanished => {}
     }
     // A constructor of another library may be first to allocate.
     config::read_environment();

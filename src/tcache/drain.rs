@@ -193,11 +193,16 @@ impl Tcache {
 
     /// In the child after fork, for the cache of a thread that is not here.
     pub(super) fn recover_drained(&self) {
+        self.forget_who_drains();
+        self.end_lists();
+        self.close_drain();
+    }
+
+    /// In the child after fork, for a cache that no thread has.
+    pub(super) fn forget_who_drains(&self) {
         if self.drain.gate.forget_holder() {
             self.forget_taken();
         }
-        self.end_lists();
-        self.close_drain();
     }
 
     fn forget_taken(&self) {

@@ -1,5 +1,5 @@
 //! A cache's life: made or found parked, attached to an arena, moved to another, emptied at its
-//! thread's end, recovered in a child after fork.
+//! thread's end.
 
 use super::{State, Tcache};
 use crate::arena::{ARENAS, Arena, Guard};
@@ -31,7 +31,7 @@ static LOOSE: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
 
 impl Tcache {
     /// Makes an empty cache one that waits for a thread of any arena.
-    fn let_loose(this: *mut Tcache) {
+    pub(super) fn let_loose(this: *mut Tcache) {
         // SAFETY: the cache is the caller's; caches live as long as the process.
         unsafe {
             (*this).state.set(State::Parked);
@@ -133,6 +133,7 @@ impl Tcache {
             Self::register(this);
             return this;
         }
+        Self::empty_vanished();
         let loose = Self::catch_loose();
         if !loose.is_null() {
             return loose;
@@ -263,18 +264,6 @@ impl Tcache {
         }
     }
 
-    /// Counts the thread in again, in the child after fork. Nothing in the cache is touched: a
-    /// signal handler may have forked between any two instructions of the thread, which goes on
-    /// from there. A closed arena is left by the next refill.
-    ///
-    /// # Safety
-    /// Called in the child, where the calling thread is the only one; the cache is its own.
-    pub unsafe fn resume_after_fork(&self) {
-        self.drain_ended_at_fork();
-        // SAFETY: the caller's contract.
-        unsafe { self.arena().join_again() };
-    }
-
     /// Leaves an arena that was closed at a fork, for one that is in use.
     #[cold]
     pub fn leave_closed(&self) {
@@ -328,44 +317,5 @@ impl Tcache {
             // SAFETY: as above.
             unsafe { tcache.next_all.load(Acquire).as_ref() }
         })
-    }
-
-    /// Whether the cache is in use by the thread with this number.
-    pub fn is_of(&self, thread: usize) -> bool {
-        self.state() == State::Live && self.thread.get() == thread
-    }
-
-    /// Takes back what a thread had cached that does not exist any more.
-    ///
-    /// # Safety
-    /// Called in the child after fork, where the calling thread is the only one, after the
-    /// arenas are repaired; the cache is not the calling thread's.
-    pub unsafe fn recover(&self) {
-        self.recover_drained();
-        if self.state() != State::Live {
-            return;
-        }
-        let moving = self.in_transit.replace(ptr::null_mut());
-        let mut found = moving.is_null();
-        let arena = self.arena();
-        self.flush(|_, head, _| {
-            found |= head == moving;
-            // SAFETY: a list of blocks of the arena that no thread can reach any more.
-            unsafe { arena.give(head) };
-        });
-        if !found {
-            // SAFETY: as above: the magazine was between two places.
-            unsafe { arena.give(moving) };
-        }
-        for slot in &self.pending {
-            let head = slot.head.replace(ptr::null_mut());
-            slot.count.set(0);
-            slot.bytes.set(0);
-            if let (false, Some(owner)) = (head.is_null(), ARENAS.get(slot.arena.get())) {
-                // SAFETY: as above, of the owner.
-                unsafe { owner.give(head) };
-            }
-        }
-        Self::let_loose(ptr::from_ref(self).cast_mut());
     }
 }

@@ -14,6 +14,7 @@ mod life;
 mod remote;
 mod search;
 mod surplus;
+mod vanished;
 mod word;
 
 use crate::arena::{ARENAS, Arena, Guard};
@@ -83,6 +84,8 @@ pub enum State {
     Live,
     /// Waits for a thread: in its arena, with what it holds, or empty.
     Parked,
+    /// The cache of a thread that a fork left behind, in the child: it is emptied there later.
+    Vanished,
 }
 
 /// One thread's cache.

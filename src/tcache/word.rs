@@ -95,7 +95,15 @@ impl Value for State {
 
     #[inline(always)]
     fn load(from: &AtomicU8) -> Self {
-        const STATES: [State; 4] = [State::Empty, State::Ended, State::Live, State::Parked];
+        // Of a length that takes no division.
+        const STATES: [State; 8] = {
+            let mut states = [State::Empty; 8];
+            states[State::Ended as usize] = State::Ended;
+            states[State::Live as usize] = State::Live;
+            states[State::Parked as usize] = State::Parked;
+            states[State::Vanished as usize] = State::Vanished;
+            states
+        };
         STATES[usize::from(from.load(Relaxed)) % STATES.len()]
     }
 
@@ -119,7 +127,8 @@ mod tests {
     #[test]
     fn every_state_is_the_one_that_was_set() {
         let word = Word::<State>::new(State::Empty);
-        for state in [State::Live, State::Ended, State::Parked, State::Empty] {
+        use State::{Empty, Ended, Live, Parked, Vanished};
+        for state in [Live, Ended, Parked, Vanished, Empty] {
             word.set(state);
             assert_eq!(word.get(), state);
         }
