@@ -326,6 +326,19 @@ pub unsafe fn prefer_huge_pages(start: usize, bytes: usize) {
     keeping_errno(|| unsafe { libc::madvise(memory, end - start, libc::MADV_HUGEPAGE) });
 }
 
+/// Asks for small pages in a range, of which little is touched here and there (`MADV_NOHUGEPAGE`): where the
+/// kernel gives huge pages unasked, each touch would make 2 MiB of it memory. Harmless for any memory.
+pub fn refuse_huge_pages(start: usize, bytes: usize) {
+    let from = round_up(start, kernel_page_size()).unwrap_or(start);
+    let to = (start + bytes) & !(kernel_page_size() - 1);
+    let memory = core::ptr::with_exposed_provenance_mut(from);
+    count(&KERNEL_CALLS.madvise);
+    // SAFETY: only how the kernel backs the memory changes.
+    keeping_errno(|| unsafe {
+        libc::madvise(memory, to.saturating_sub(from), libc::MADV_NOHUGEPAGE)
+    });
+}
+
 /// Drops the contents of the whole kernel pages inside the range at once (`MADV_DONTNEED`):
 /// the next touch sees zeros. Returns the bytes dropped. A huge page of which only a part is in
 /// the range is split, and the rest of it stays as small pages.

@@ -172,6 +172,11 @@ static STATIC_USED: AtomicUsize = AtomicUsize::new(0);
 /// What a [`SpareRegion`] left over, or null.
 static SPARE: AtomicPtr<Region> = AtomicPtr::new(core::ptr::null_mut());
 
+/// To be called before the first region is entered.
+pub fn refuse_huge_pages() {
+    os::refuse_huge_pages((&raw const ROOT).expose_provenance(), size_of_val(&ROOT));
+}
+
 #[inline(always)]
 fn region(address: usize) -> *mut Region {
     match ROOT.get(address >> REGION_SHIFT) {

@@ -131,6 +131,11 @@ pub unsafe fn is_marked_free(block: *mut Block, arena: u16) -> bool {
     unsafe { Block::mark(block) == free_mark(arena) }
 }
 
+/// To be called before the first entry of the main arena's window.
+pub fn refuse_huge_pages() {
+    os::refuse_huge_pages((&raw const MAIN).expose_provenance(), size_of_val(&MAIN));
+}
+
 impl Window {
     /// Not placed. All zeros, so that it lies in .bss.
     #[expect(clippy::declare_interior_mutable_const, reason = "what statics begin as")]
@@ -145,6 +150,7 @@ impl Window {
         if !entries.is_null() {
             MAPPED.mmap.add(BYTES);
             os::fill_as_touched(entries, BYTES);
+            os::refuse_huge_pages(entries.expose_provenance(), BYTES);
             // Release pairs with `entries`' acquire.
             self.entries.store(entries.cast(), Release);
         }

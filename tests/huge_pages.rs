@@ -31,6 +31,10 @@ fn main() {
         }
         assert!(fill_heap(40 * MIB).into_iter().all(|block| !is_asked(block)));
     });
+    with_policy(NEVER, "the tables", || {
+        allocate(100);
+        assert!(refused_mib() >= 32, "little of them is touched");
+    });
     with_policy(NEVER, "what the program asks for itself", || {
         // As x264 does with its frames.
         let layout = Layout::from_size_align(HUGE_PAGE - 100_000, HUGE_PAGE);
@@ -167,6 +171,21 @@ fn number_after(text: &str, name: &str) -> u64 {
 fn in_huge_pages() -> u64 {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("smaps_rollup");
     number_after(&rollup, "AnonHugePages:") * 1024
+}
+
+/// MiB of mappings that are to have small pages only (`nh`).
+fn refused_mib() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("/proc/self/smaps");
+    let mut size = 0;
+    let mut refused = 0;
+    for line in maps.lines() {
+        if line.starts_with("Size:") {
+            size = number_after(line, "Size:");
+        } else if line.starts_with("VmFlags:") && line.split_whitespace().any(|flag| flag == "nh") {
+            refused += size;
+        }
+    }
+    refused / 1024
 }
 
 /// Whether the mapping at the address was asked to have huge pages.

@@ -4,7 +4,9 @@
 use super::{State, Tcache};
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::os;
+use crate::page_map;
 use crate::size_class::{CLASSES, MAX_ONE_GRANULE, magazine_capacity, reciprocal, size};
+use crate::window;
 use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::AtomicPtr;
@@ -129,6 +131,9 @@ impl Tcache {
     /// An empty cache: the first one, one that was let loose, or a new one.
     fn make() -> *mut Tcache {
         if !FIRST_TAKEN.swap(true, Relaxed) {
+            // The first thread has allocated nothing yet.
+            page_map::refuse_huge_pages();
+            window::refuse_huge_pages();
             let this = FIRST.0.get();
             Self::register(this);
             return this;

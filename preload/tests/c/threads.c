@@ -41,7 +41,7 @@ static void *leaves_blocks(void *argument) {
 static void churn(int argc, char **argv) {
     (void)argc, (void)argv;
     static struct leaves left[BATCH];
-    unsigned long early = 0;
+    unsigned long after_100 = 0, after_1000 = 0;
     for (unsigned batch = 0; batch < BATCHES; batch++) {
         pthread_t threads[BATCH];
         for (unsigned i = 0; i < BATCH; i++) {
@@ -55,10 +55,13 @@ static void churn(int argc, char **argv) {
                 CHECK(holds(left[i].blocks[k], left[i].sizes[k], k));
                 free(left[i].blocks[k]);
             }
-        if (batch == 1)
-            early = status_kib("VmRSS:");
+        if ((batch + 1) * BATCH == 100)
+            after_100 = status_kib("VmRSS:");
+        if ((batch + 1) * BATCH == 1000)
+            after_1000 = status_kib("VmRSS:");
     }
-    say("rss_kib_after_100", early);
+    say("rss_kib_after_100", after_100);
+    say("rss_kib_after_1000", after_1000);
     say("rss_kib_after_all", status_kib("VmRSS:"));
     say("in_use_after_all", mallinfo2().uordblks);
 }
