@@ -1,9 +1,18 @@
 //! What the allocator asks of the kernel. Every call is counted, leaves `errno` as it was
 //! unless it says otherwise, and is no cancellation point (see pthreads(7)).
 
-use core::ffi::{CStr, c_int, c_void};
+mod files;
+mod threads;
+
+pub use files::{leave_open_files, line_behind, read_file, write_all};
+pub use threads::{
+    HAS_BARRIER, barrier, futex_wait, futex_wake, has_thread, is_single_threaded, thread_id,
+    thread_number, without_signals, word_of_this_process, yield_now,
+};
+
+use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// Unit of chunks, in bytes: the smallest page size of any supported machine. Calls to the
 /// kernel are rounded to [`page_size`] where that is larger.
@@ -88,12 +97,6 @@ pub const fn round_up(bytes: usize, unit: usize) -> Option<usize> {
         Some(sum) => Some(sum & !(unit - 1)),
         None => None,
     }
-}
-
-/// A number that no other live thread has, never 0: the address of the thread's errno.
-pub fn thread_number() -> usize {
-    // SAFETY: no precondition.
-    unsafe { libc::__errno_location() as usize }
 }
 
 /// Milliseconds of a clock that goes on evenly, exact to one tick of the kernel (1 to 10 ms); no
@@ -390,202 +393,4 @@ pub fn kernel_break() -> usize {
     count(&KERNEL_CALLS.brk);
     // SAFETY: an address of 0 only asks (brk(2), "C library/kernel differences").
     unsafe { libc::syscall(libc::SYS_brk, 0) as usize }
-}
-
-/// Sleeps while `*word == seen`; may return early. False when it slept for `milliseconds` and
-/// nobody woke it.
-pub fn futex_wait(word: &AtomicU32, seen: u32, milliseconds: u32) -> bool {
-    count(&KERNEL_CALLS.futex_wait);
-    let mut patience: libc::timespec =
-        // SAFETY: all zeros is a valid timespec.
-        unsafe { core::mem::zeroed() };
-    patience.tv_sec = libc::time_t::from(milliseconds / 1000);
-    patience.tv_nsec = libc::c_long::from(milliseconds % 1000) * 1_000_000;
-    keeping_errno(|| {
-        // SAFETY: the word outlives the call. A raw system call is no cancellation point.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                word.as_ptr(),
-                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-                seen,
-                &raw const patience,
-            ) == 0
-                || errno() != libc::ETIMEDOUT
-        }
-    })
-}
-
-/// Wakes one thread that sleeps on `word`.
-pub fn futex_wake(word: &AtomicU32) {
-    count(&KERNEL_CALLS.futex_wake);
-    keeping_errno(|| {
-        // SAFETY: the word is only an address to this call.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                word.as_ptr(),
-                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-                1,
-            )
-        }
-    });
-}
-
-/// The kernel's number of the process (getpid(2)).
-pub fn process_id() -> i32 {
-    // SAFETY: no precondition.
-    unsafe { libc::getpid() }
-}
-
-/// The kernel's number of the calling thread (gettid(2)).
-pub fn thread_id() -> i32 {
-    // SAFETY: no precondition.
-    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
-}
-
-/// Whether the process has a thread with that number, as far as the kernel tells (tgkill(2)).
-pub fn has_thread(id: i32) -> bool {
-    keeping_errno(|| {
-        // SAFETY: takes numbers only; no signal is sent.
-        unsafe {
-            libc::syscall(libc::SYS_tgkill, process_id(), id, 0) == 0 || errno() != libc::ESRCH
-        }
-    })
-}
-
-/// Signals that a thread's own instructions raise: blocked ones would end the process. (SIGSYS: a sandbox may
-/// emulate system calls in its handler, see seccomp(2).)
-const OWN_SIGNALS: [c_int; 6] =
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
-
-/// Runs `work` while no signal from elsewhere interrupts the calling thread.
-pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: all zeros are valid sets, which the calls fill. Neither call changes errno.
-    unsafe {
-        let mut all: libc::sigset_t = core::mem::zeroed();
-        let mut before: libc::sigset_t = core::mem::zeroed();
-        libc::sigfillset(&mut all);
-        for signal in OWN_SIGNALS {
-            libc::sigdelset(&mut all, signal);
-        }
-        let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) == 0;
-        let result = work();
-        if blocked {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
-        }
-        result
-    }
-}
-
-/// Lets another thread run that waits for the CPU.
-pub fn yield_now() {
-    // SAFETY: no precondition.
-    unsafe { libc::syscall(libc::SYS_sched_yield) };
-}
-
-/// Whether the kernel did not refuse [`barrier`] yet.
-pub static HAS_BARRIER: AtomicBool = AtomicBool::new(true);
-
-/// Lets all threads of the process pass a full memory barrier before it returns (membarrier(2), Linux 4.14);
-/// whether the kernel does so.
-pub fn barrier() -> bool {
-    const PRIVATE_EXPEDITED: c_int = 1 << 3;
-    const REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
-    // SAFETY: the call takes numbers only.
-    let call = |command: c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 };
-    keeping_errno(|| {
-        let done =
-            call(PRIVATE_EXPEDITED) || call(REGISTER_PRIVATE_EXPEDITED) && call(PRIVATE_EXPEDITED);
-        HAS_BARRIER.store(done, Relaxed);
-        done
-    })
-}
-
-/// Reads the start of a small file, such as those of /proc and /sys, into `buffer`; the part
-/// read, empty when the file can not be read.
-pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
-    let length = keeping_errno(|| {
-        // SAFETY: the path ends in a zero byte, the buffer is as long as said. Raw system calls
-        // are no cancellation points.
-        unsafe {
-            let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
-            if fd < 0 {
-                return 0;
-            }
-            let got = libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len());
-            libc::syscall(libc::SYS_close, fd);
-            if got > 0 { got as usize } else { 0 }
-        }
-    });
-    buffer.get(..length).unwrap_or_default()
-}
-
-/// Gives the calling thread a table of file descriptors of its own, an empty one; whether the kernel did so
-/// (close_range(2), Linux 5.9). What the thread opens then takes no number that the program counts on, and
-/// it keeps no file of the program open.
-pub fn leave_open_files() -> bool {
-    const UNSHARE: c_int = 1 << 1;
-    // SAFETY: closes files for this thread alone.
-    keeping_errno(|| unsafe { libc::syscall(libc::SYS_close_range, 0, c_int::MAX, UNSHARE) == 0 })
-}
-
-/// What stands behind `prefix` in the first line of the text that begins with it.
-pub fn line_behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
-    text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(prefix))
-}
-
-/// Writes all of `text` to `fd`, as far as the file takes it.
-pub fn write_all(fd: c_int, mut text: &[u8]) {
-    keeping_errno(|| {
-        while !text.is_empty() {
-            // SAFETY: the slice is readable.
-            let wrote = unsafe {
-                libc::syscall(libc::SYS_write, fd, text.as_ptr().cast::<c_void>(), text.len())
-            };
-            if wrote <= 0 {
-                if wrote < 0 && errno() == libc::EINTR {
-                    continue;
-                }
-                if wrote < 0 && errno() == libc::EBADF && fd == 2 {
-                    write_to_standard_error_of_process(text);
-                }
-                return;
-            }
-            text = text.get(wrote as usize..).unwrap_or_default();
-        }
-    });
-}
-
-/// For a thread that left the program's files ([`leave_open_files`]).
-#[cold]
-fn write_to_standard_error_of_process(text: &[u8]) {
-    let path = c"/proc/self/fd/2";
-    // SAFETY: the path ends in a zero byte, the slice is readable.
-    unsafe {
-        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC;
-        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
-        if fd >= 0 {
-            libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len());
-            libc::syscall(libc::SYS_close, fd);
-        }
-    }
-}
-
-/// Whether the process has one thread, as far as libc knows.
-pub fn is_single_threaded() -> bool {
-    #[cfg(target_env = "gnu")]
-    {
-        unsafe extern "C" {
-            static __libc_single_threaded: core::ffi::c_char;
-        }
-        // SAFETY: glibc (2.32 and later) defines it and only ever clears it while several
-        // threads run.
-        unsafe { core::ptr::read_volatile(&raw const __libc_single_threaded) != 0 }
-    }
-    #[cfg(not(target_env = "gnu"))]
-    {
-        false
-    }
 }

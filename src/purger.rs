@@ -43,7 +43,7 @@ use core::ffi::{c_int, c_void};
 use core::ops::RangeInclusive;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
 
 const NONE: u32 = 0;
 const STARTING: u32 = 1;
@@ -60,8 +60,9 @@ static STATE: AtomicU32 = AtomicU32::new(NONE);
 /// The helper's pthread_t, from before `RUNS` on.
 static HANDLE: AtomicUsize = AtomicUsize::new(0);
 
-/// The process of which that is so. The child of _Fork(3) or clone(2) inherits both, and no helper.
-static PROCESS: AtomicI32 = AtomicI32::new(0);
+/// A word that is 1 where that is so, in memory of which a child gets none, or null: the child of _Fork(3)
+/// inherits both of the above, and no helper. (One of vfork(2) shares all memory, and the helper.)
+static IS_HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
 /// Requests of so many bytes start no helper.
 const MAY_BE_THE_LOADERS: RangeInclusive<usize> = 897..=1152;
@@ -208,7 +209,7 @@ fn start_from(state: u32) -> bool {
     if state == DONE {
         join();
     }
-    PROCESS.store(os::process_id(), Relaxed);
+    note_process();
     let started = start();
     // Not in the child of a fork meanwhile, which has no helper.
     change(STARTING, if started { RUNS } else { REFUSED });
@@ -221,9 +222,22 @@ pub fn after_fork() {
     STATE.store(NONE, Release);
 }
 
+/// Takes note that this is the process of the helper. The caller is the one that starts it.
+fn note_process() {
+    if IS_HERE.load(Relaxed).is_null() {
+        IS_HERE.store(os::word_of_this_process(), Relaxed);
+    }
+    // SAFETY: not null, it is there for ever.
+    if let Some(word) = unsafe { IS_HERE.load(Relaxed).as_ref() } {
+        word.store(1, Relaxed);
+    }
+}
+
 /// As [`after_fork`], in a child whose parent's atfork handlers did not run.
 fn forget_in_child() {
-    if STATE.load(Relaxed) != NONE && PROCESS.load(Relaxed) != os::process_id() {
+    // SAFETY: as above.
+    let word = unsafe { IS_HERE.load(Relaxed).as_ref() };
+    if STATE.load(Relaxed) != NONE && word.is_some_and(|word| word.load(Relaxed) == 0) {
         after_fork();
     }
 }

@@ -26,6 +26,11 @@ fn a_child_without_atfork_handlers_waits_for_no_helper() {
 }
 
 #[test]
+fn a_child_that_shares_the_memory_leaves_the_helper_alone() {
+    passes("purge.c", &["child_with_shared_memory"]).expect_done();
+}
+
+#[test]
 fn slow_paths_do_the_work_without_a_helper() {
     let settings = [("ARENITE_CONF", "purge_thread:false")];
     run_in(&compile("purge.c"), &["without_helper"], &settings).expect_success();

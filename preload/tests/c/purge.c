@@ -99,8 +99,11 @@ static int helper(void) {
         char path[300], name[32] = "";
         snprintf(path, sizeof path, "/proc/self/task/%s/comm", task->d_name);
         int fd = open(path, O_RDONLY);
-        if (fd >= 0 && read(fd, name, sizeof name - 1) > 0 && !strcmp(name, "arenite-purge\n"))
+        if (fd >= 0 && read(fd, name, sizeof name - 1) > 0 && !strcmp(name, "arenite-purge\n")) {
+            /* There is one at most. */
+            CHECK(!found);
             found = atoi(task->d_name);
+        }
         close(fd);
     }
     closedir(tasks);
@@ -416,6 +419,27 @@ static void child_without_handlers(int argc, char **argv) {
     say("done", 1);
 }
 
+/* The child of vfork(2) shares the memory of its parent, which has the helper. */
+static void child_with_shared_memory(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t threads[THREADS];
+    start_all(threads);
+    int id;
+    WAIT_UNTIL((id = helper()), 3000, 1000)
+    pid_t child = vfork();
+    CHECK(child >= 0);
+    if (!child) {
+        burst(0);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    burst(0);
+    CHECK(helper() == id);
+    end_all(threads);
+    say("done", 1);
+}
+
 /* A block in a page that was given back is freed again. */
 static void double_free(int argc, char **argv) {
     (void)argc, (void)argv;
@@ -440,6 +464,7 @@ static const struct mode modes[] = {
     {"without_helper", without_helper},
     {"frees_of_others", frees_of_others},
     {"child_without_handlers", child_without_handlers},
+    {"child_with_shared_memory", child_with_shared_memory},
     {"trims", trims},
     {"trims_around_locked", trims_around_locked},
     {"trims_descriptors", trims_descriptors},

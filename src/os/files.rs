@@ -1,0 +1,75 @@
+//! Files: small ones that tell something, and the one line that ends a process.
+
+use super::{errno, keeping_errno};
+use core::ffi::{CStr, c_int, c_void};
+
+/// Reads the start of a small file, such as those of /proc and /sys, into `buffer`; the part
+/// read, empty when the file can not be read.
+pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
+    let length = keeping_errno(|| {
+        // SAFETY: the path ends in a zero byte, the buffer is as long as said. Raw system calls
+        // are no cancellation points.
+        unsafe {
+            let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
+            if fd < 0 {
+                return 0;
+            }
+            let got = libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len());
+            libc::syscall(libc::SYS_close, fd);
+            if got > 0 { got as usize } else { 0 }
+        }
+    });
+    buffer.get(..length).unwrap_or_default()
+}
+
+/// Gives the calling thread a table of file descriptors of its own, an empty one; whether the kernel did so
+/// (close_range(2), Linux 5.9). What the thread opens then takes no number that the program counts on, and
+/// it keeps no file of the program open.
+pub fn leave_open_files() -> bool {
+    const UNSHARE: c_int = 1 << 1;
+    // SAFETY: closes files for this thread alone.
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_close_range, 0, c_int::MAX, UNSHARE) == 0 })
+}
+
+/// What stands behind `prefix` in the first line of the text that begins with it.
+pub fn line_behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(prefix))
+}
+
+/// Writes all of `text` to `fd`, as far as the file takes it.
+pub fn write_all(fd: c_int, mut text: &[u8]) {
+    keeping_errno(|| {
+        while !text.is_empty() {
+            // SAFETY: the slice is readable.
+            let wrote = unsafe {
+                libc::syscall(libc::SYS_write, fd, text.as_ptr().cast::<c_void>(), text.len())
+            };
+            if wrote <= 0 {
+                if wrote < 0 && errno() == libc::EINTR {
+                    continue;
+                }
+                if wrote < 0 && errno() == libc::EBADF && fd == 2 {
+                    write_to_standard_error_of_process(text);
+                }
+                return;
+            }
+            text = text.get(wrote as usize..).unwrap_or_default();
+        }
+    });
+}
+
+/// For a thread that left the program's files ([`leave_open_files`]).
+#[cold]
+fn write_to_standard_error_of_process(text: &[u8]) {
+    let path = c"/proc/self/fd/2";
+    // SAFETY: the path ends in a zero byte, the slice is readable.
+    unsafe {
+        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC;
+        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
+        if fd >= 0 {
+            libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len());
+            libc::syscall(libc::SYS_close, fd);
+        }
+    }
+}

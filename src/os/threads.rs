@@ -1,0 +1,152 @@
+//! Threads and processes: who is there, and how they wait for each other.
+
+use super::{KERNEL_CALLS, count, errno, keeping_errno, map, page_size, unmap};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
+
+/// A number that no other live thread has, never 0: the address of the thread's errno.
+pub fn thread_number() -> usize {
+    // SAFETY: no precondition.
+    unsafe { libc::__errno_location() as usize }
+}
+
+/// Sleeps while `*word == seen`; may return early. False when it slept for `milliseconds` and
+/// nobody woke it.
+pub fn futex_wait(word: &AtomicU32, seen: u32, milliseconds: u32) -> bool {
+    count(&KERNEL_CALLS.futex_wait);
+    let mut patience: libc::timespec =
+        // SAFETY: all zeros is a valid timespec.
+        unsafe { core::mem::zeroed() };
+    patience.tv_sec = libc::time_t::from(milliseconds / 1000);
+    patience.tv_nsec = libc::c_long::from(milliseconds % 1000) * 1_000_000;
+    keeping_errno(|| {
+        // SAFETY: the word outlives the call. A raw system call is no cancellation point.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+                seen,
+                &raw const patience,
+            ) == 0
+                || errno() != libc::ETIMEDOUT
+        }
+    })
+}
+
+/// Wakes one thread that sleeps on `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    count(&KERNEL_CALLS.futex_wake);
+    keeping_errno(|| {
+        // SAFETY: the word is only an address to this call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+                1,
+            )
+        }
+    });
+}
+
+/// A new word of 0, which is 0 again in each child that fork(2) makes, whatever it is here (`MADV_WIPEONFORK`,
+/// Linux 4.14); null where that is not to be had. It costs a page.
+pub fn word_of_this_process() -> *mut AtomicU32 {
+    let bytes = page_size();
+    let page = map(bytes);
+    if page.is_null() {
+        return core::ptr::null_mut();
+    }
+    count(&KERNEL_CALLS.madvise);
+    // SAFETY: the page was mapped just now.
+    unsafe {
+        if keeping_errno(|| libc::madvise(page.cast(), bytes, libc::MADV_WIPEONFORK)) == 0 {
+            return page.cast();
+        }
+        unmap(page, bytes);
+    }
+    core::ptr::null_mut()
+}
+
+/// The kernel's number of the calling thread (gettid(2)).
+pub fn thread_id() -> i32 {
+    // SAFETY: no precondition.
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+}
+
+/// Whether the process has a thread with that number, as far as the kernel tells (tgkill(2)).
+pub fn has_thread(id: i32) -> bool {
+    keeping_errno(|| {
+        // SAFETY: takes numbers only; no signal is sent.
+        unsafe {
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == 0 || errno() != libc::ESRCH
+        }
+    })
+}
+
+/// Signals that a thread's own instructions raise: blocked ones would end the process. (SIGSYS: a sandbox may
+/// emulate system calls in its handler, see seccomp(2).)
+const OWN_SIGNALS: [c_int; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+
+/// Runs `work` while no signal from elsewhere interrupts the calling thread.
+pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: all zeros are valid sets, which the calls fill. Neither call changes errno.
+    unsafe {
+        let mut all: libc::sigset_t = core::mem::zeroed();
+        let mut before: libc::sigset_t = core::mem::zeroed();
+        libc::sigfillset(&mut all);
+        for signal in OWN_SIGNALS {
+            libc::sigdelset(&mut all, signal);
+        }
+        let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) == 0;
+        let result = work();
+        if blocked {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
+        }
+        result
+    }
+}
+
+/// Lets another thread run that waits for the CPU.
+pub fn yield_now() {
+    // SAFETY: no precondition.
+    unsafe { libc::syscall(libc::SYS_sched_yield) };
+}
+
+/// Whether the kernel did not refuse [`barrier`] yet.
+pub static HAS_BARRIER: AtomicBool = AtomicBool::new(true);
+
+/// Lets all threads of the process pass a full memory barrier before it returns (membarrier(2), Linux 4.14);
+/// whether the kernel does so.
+pub fn barrier() -> bool {
+    const PRIVATE_EXPEDITED: c_int = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+    // SAFETY: the call takes numbers only.
+    let call = |command: c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 };
+    keeping_errno(|| {
+        let done =
+            call(PRIVATE_EXPEDITED) || call(REGISTER_PRIVATE_EXPEDITED) && call(PRIVATE_EXPEDITED);
+        HAS_BARRIER.store(done, Relaxed);
+        done
+    })
+}
+
+/// Whether the process has one thread, as far as libc knows.
+pub fn is_single_threaded() -> bool {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            static __libc_single_threaded: core::ffi::c_char;
+        }
+        // SAFETY: glibc (2.32 and later) defines it and only ever clears it while several
+        // threads run.
+        unsafe { core::ptr::read_volatile(&raw const __libc_single_threaded) != 0 }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    {
+        false
+    }
+}
