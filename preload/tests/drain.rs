@@ -42,6 +42,11 @@ fn no_handler_waits_for_a_thread_that_is_drained() {
 }
 
 #[test]
+fn a_blocked_signal_stays_blocked() {
+    passes("drain.c", &["blocked_signal"]).expect_done();
+}
+
+#[test]
 fn children_are_whole() {
     passes("drain.c", &["forks"]).expect_done();
 }

@@ -101,7 +101,8 @@ pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
         for signal in OWN_SIGNALS {
             libc::sigdelset(&mut all, signal);
         }
-        let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) == 0;
+        // What the thread has blocked already stays so.
+        let blocked = libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) == 0;
         let result = work();
         if blocked {
             libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());

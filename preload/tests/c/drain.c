@@ -242,6 +242,38 @@ static void raw_exit(int argc, char **argv) {
     say("done", 1);
 }
 
+/* ---- signals ---- */
+
+static atomic_int came;
+static void comes(int signal) { (void)signal, atomic_store(&came, 1); }
+
+static void *fills_and_waits(void *unused) {
+    fill_bins();
+    pthread_barrier_wait(&step);
+    pthread_barrier_wait(&step);
+    return unused;
+}
+
+/* A signal that a thread has blocked does not come while it empties the bins of another one. */
+static void blocked_signal(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    CHECK(!pthread_barrier_init(&step, NULL, 2));
+    launch(&thread, 1, fills_and_waits);
+    pthread_barrier_wait(&step);
+    sigset_t blocked;
+    CHECK(!sigemptyset(&blocked) && !sigaddset(&blocked, SIGTRAP));
+    CHECK(!pthread_sigmask(SIG_BLOCK, &blocked, NULL));
+    CHECK(signal(SIGTRAP, comes) != SIG_ERR && !raise(SIGTRAP));
+    malloc_trim(0);
+    CHECK(!atomic_load(&came));
+    CHECK(!pthread_sigmask(SIG_UNBLOCK, &blocked, NULL));
+    CHECK(atomic_load(&came));
+    pthread_barrier_wait(&step);
+    join(&thread, 1);
+    say("done", 1);
+}
+
 /* ---- fork ---- */
 
 static void *trims(void *unused) {
@@ -307,6 +339,7 @@ int main(int argc, char **argv) {
         {"sleepers", sleepers}, {"sleepers_again", sleepers_again},
         {"runners", runners},   {"ends", ends},
         {"detached", detached}, {"raw_exit", raw_exit},
+        {"blocked_signal", blocked_signal},
         {"forks", forks},       {"double_free", double_free},
         {NULL, NULL},
     };
