@@ -19,12 +19,12 @@ pub static BYTES: Gauge = Gauge::new();
 /// kernel has no memory. The block is zero.
 #[cold]
 pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
-    // At least a granule, so that no two huge blocks start in one: a small request with a large
-    // alignment comes here too.
     // Who aligns to a huge page and nearly fills one will ask the kernel for it (madvise(2)), which gives
     // only what is mapped whole.
     let is_for_huge_page = align >= os::HUGE_PAGE && bytes >= os::HUGE_PAGE / 2;
     let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
+    // At least a granule, so that no two huge blocks start in one: a small request with a large
+    // alignment comes here too.
     let Some(size) = os::round_up(bytes.max(GRANULE), unit) else {
         return ptr::null_mut();
     };

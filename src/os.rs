@@ -312,6 +312,16 @@ unsafe fn move_over(p: *mut u8, old: usize, new: usize, to: *mut u8) -> bool {
 /// page is larger, so is its huge page; advice then has to do with the sizes between, if any.
 pub const HUGE_PAGE: usize = 2 * 1024 * 1024;
 
+/// madvise(2); whether the kernel took the advice.
+///
+/// # Safety
+/// What the advice does to the range is what the caller may do to it.
+unsafe fn advise(start: *mut u8, bytes: usize, advice: c_int) -> bool {
+    count(&KERNEL_CALLS.madvise);
+    // SAFETY: the caller's contract.
+    keeping_errno(|| unsafe { libc::madvise(start.cast(), bytes, advice) == 0 })
+}
+
 /// Asks for huge pages in the part of the range that is whole ones (`MADV_HUGEPAGE`). A kernel
 /// that has none refuses, and all stays as it is.
 ///
@@ -323,10 +333,9 @@ pub unsafe fn prefer_huge_pages(start: usize, bytes: usize) {
         return;
     };
     whole_pages(start, end);
-    count(&KERNEL_CALLS.madvise);
     let memory = core::ptr::with_exposed_provenance_mut(start);
     // SAFETY: only how the kernel backs the memory changes.
-    keeping_errno(|| unsafe { libc::madvise(memory, end - start, libc::MADV_HUGEPAGE) });
+    unsafe { advise(memory, end - start, libc::MADV_HUGEPAGE) };
 }
 
 /// Asks for small pages in a range, of which little is touched here and there (`MADV_NOHUGEPAGE`): where the
@@ -335,11 +344,8 @@ pub fn refuse_huge_pages(start: usize, bytes: usize) {
     let from = round_up(start, kernel_page_size()).unwrap_or(start);
     let to = (start + bytes) & !(kernel_page_size() - 1);
     let memory = core::ptr::with_exposed_provenance_mut(from);
-    count(&KERNEL_CALLS.madvise);
     // SAFETY: only how the kernel backs the memory changes.
-    keeping_errno(|| unsafe {
-        libc::madvise(memory, to.saturating_sub(from), libc::MADV_NOHUGEPAGE)
-    });
+    unsafe { advise(memory, to.saturating_sub(from), libc::MADV_NOHUGEPAGE) };
 }
 
 /// Drops the contents of the whole kernel pages inside the range at once (`MADV_DONTNEED`):
@@ -356,12 +362,8 @@ pub unsafe fn discard(p: *mut u8, bytes: usize) -> usize {
         return 0;
     }
     whole_pages(p.addr() + skip, inner);
-    count(&KERNEL_CALLS.madvise);
     // SAFETY: the caller's contract; the range is inside the caller's.
-    let done = keeping_errno(|| unsafe {
-        libc::madvise(p.add(skip).cast(), inner, libc::MADV_DONTNEED) == 0
-    });
-    if !done {
+    if !unsafe { advise(p.add(skip), inner, libc::MADV_DONTNEED) } {
         return 0;
     }
     PURGED_BYTES.fetch_add(inner as u64, Relaxed);

@@ -37,20 +37,22 @@ pub fn level() -> u8 {
     LEVEL.load(Relaxed)
 }
 
-/// Looks at the files, four times a second at most, whatever the number of threads that ask.
+/// As [`level`], after a look at the files, four times a second at most, whatever the number of threads that
+/// ask.
 ///
 /// They are opened for an instant, by the lowest descriptor that is free: no other thread of the program
 /// may open or close one meanwhile and count on its number, as with close(2) and dup2(2).
-pub fn look() {
-    look_at(os::coarse_milliseconds(), config::cgroup_path);
+pub fn look() -> u8 {
+    look_at(os::coarse_milliseconds(), config::cgroup_path)
 }
 
-fn look_at<P: AsRef<core::ffi::CStr>>(now: u64, group: impl FnOnce() -> P) {
+fn look_at<P: AsRef<core::ffi::CStr>>(now: u64, group: impl FnOnce() -> P) -> u8 {
     let due = NEXT_READ.load(Relaxed);
     // Relaxed: one number, by which nothing else is ordered.
     if now >= due && NEXT_READ.compare_exchange(due, now + KEPT_MS, Relaxed, Relaxed).is_ok() {
         LEVEL.store(read(group().as_ref().to_bytes()), Relaxed);
     }
+    level()
 }
 
 /// The urgency in the group whose files lie in the directory.
@@ -285,14 +287,10 @@ mod tests {
         let group = CString::new(bytes(&tree.inner())).expect("no zero in it");
         tree.put("outer/inner", "memory.current", GIB).put("outer/inner", "memory.max", GIB);
         os::set_errno(1234);
-        let level_at = |now| {
-            look_at(now, || &group);
-            level()
-        };
-        assert_eq!(level_at(1_000_000), 100);
+        assert_eq!(look_at(1_000_000, || &group), 100);
         tree.put("outer/inner", "memory.current", 0);
-        assert_eq!(level_at(1_000_249), 100);
-        assert_eq!(level_at(1_000_250), 0);
+        assert_eq!(look_at(1_000_249, || &group), 100);
+        assert_eq!(look_at(1_000_250, || &group), 0);
         assert_eq!(os::errno(), 1234);
     }
 }

@@ -4,8 +4,8 @@
 //! There is one helper per process. A slow path of malloc starts it once the process has several
 //! threads and some memory. It sleeps while nothing happens, until a slow path in a process with some memory
 //! wakes it; and it ends when the program has one thread left: a process that is done with its threads has
-//! one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals, allocates
-//! nothing, and has a table of open files of its own: what it reads about its control group takes no
+//! one again, as setns(2), unshare(2) and Python's fork want it. It blocks all signals but those
+//! that its own instructions raise, allocates nothing, and has a table of open files of its own: what it reads about its control group takes no
 //! descriptor that the program counts on, and it holds no file of the program open.
 //!
 //! **Where it is started.** pthread_create(3) takes locks of glibc, so it must not be called by a malloc or
@@ -60,8 +60,8 @@ static STATE: AtomicU32 = AtomicU32::new(NONE);
 /// The helper's pthread_t, from before `RUNS` on.
 static HANDLE: AtomicUsize = AtomicUsize::new(0);
 
-/// A word that is 1 where that is so, in memory of which a child gets none, or null: the child of _Fork(3)
-/// inherits both of the above, and no helper. (One of vfork(2) shares all memory, and the helper.)
+/// A word that is 1 in the helper's process and 0 in its children, or null. The child of _Fork(3) inherits
+/// state and handle, and no helper. (One of vfork(2) shares all memory, this word too, and the helper.)
 static IS_HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
 /// Requests of so many bytes start no helper.
@@ -249,7 +249,7 @@ fn start() -> bool {
         STACK_BYTES.iter().skip(SMALL_STACKS.load(Relaxed)).any(|&bytes| start_with(bytes))
     });
     os::set_errno(saved);
-    started
+    started == Some(true)
 }
 
 /// Starts the helper with a stack of so many bytes; false when that is too little, or no thread is

@@ -114,8 +114,8 @@ pub const fn size(class: Class) -> usize {
     if size < 16 { 16 } else { size as usize }
 }
 
-/// The smallest class of at least so many multiples of `unit` bytes, for 0, 1, 2, … of them; all sizes above
-/// the first entries are such multiples.
+/// The smallest class that holds 0, 1, 2, … times `unit` bytes. It is that of all requests in between where
+/// the sizes are multiples of `unit`.
 const fn classes_of<const N: usize>(unit: usize) -> [u8; N] {
     let mut classes = [0; N];
     let (mut class, mut index) = (1, 0);

@@ -76,12 +76,6 @@ pub struct Stats {
     pub classes: [ClassStats; CLASSES],
 }
 
-/// How short memory is, for a report: looked at just now.
-fn pressure_now() -> u8 {
-    pressure::look();
-    pressure::level()
-}
-
 /// Collects the figures. Takes each arena's lock once.
 pub fn collect() -> Stats {
     Tcache::empty_vanished();
@@ -189,7 +183,7 @@ impl Stats {
                 ("remote_frees", self.remote_frees),
                 ("remote_pending_bytes", self.remote_pending_bytes as u64),
                 ("lock_waits", self.lock_waits),
-                ("memory_pressure_percent", u64::from(pressure_now())),
+                ("memory_pressure_percent", u64::from(pressure::look())),
                 ("anon_huge_page_bytes", proc_bytes(c"/proc/self/smaps_rollup", b"AnonHugePages:")),
             ],
         );

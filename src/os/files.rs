@@ -1,26 +1,35 @@
 //! Files: small ones that tell something, and the one line that ends a process.
 
 use super::{errno, keeping_errno};
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::{CStr, c_int, c_long, c_void};
 
 /// Reads the start of a small file, such as those of /proc and /sys, into `buffer`; the part
 /// read, empty when the file can not be read.
 pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
-    let length = keeping_errno(|| {
-        // SAFETY: the path ends in a zero byte, the buffer is as long as said. Raw system calls
-        // are no cancellation points.
-        unsafe {
-            let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
-            if fd < 0 {
-                return 0;
-            }
-            let got = libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len());
-            libc::syscall(libc::SYS_close, fd);
-            if got > 0 { got as usize } else { 0 }
-        }
+    let got = keeping_errno(|| {
+        // SAFETY: the buffer is as long as said.
+        with_file(path, libc::O_RDONLY, |fd| unsafe {
+            libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len())
+        })
     });
-    buffer.get(..length).unwrap_or_default()
+    // What could not be read is of negative length.
+    buffer.get(..usize::try_from(got).unwrap_or(0)).unwrap_or_default()
+}
+
+/// What a system call on a file returns that is opened for it; negative when that can not be. Raw calls
+/// are no cancellation points.
+fn with_file(path: &CStr, flags: c_int, call: impl FnOnce(c_long) -> c_long) -> c_long {
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: the path ends in a zero byte; the file is this function's.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
+        if fd < 0 {
+            return fd;
+        }
+        let result = call(fd);
+        libc::syscall(libc::SYS_close, fd);
+        result
+    }
 }
 
 /// Gives the calling thread a table of file descriptors of its own, an empty one; whether the kernel did so
@@ -62,14 +71,8 @@ pub fn write_all(fd: c_int, mut text: &[u8]) {
 /// For a thread that left the program's files ([`leave_open_files`]).
 #[cold]
 fn write_to_standard_error_of_process(text: &[u8]) {
-    let path = c"/proc/self/fd/2";
-    // SAFETY: the path ends in a zero byte, the slice is readable.
-    unsafe {
-        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC;
-        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
-        if fd >= 0 {
-            libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len());
-            libc::syscall(libc::SYS_close, fd);
-        }
-    }
+    // SAFETY: the slice is readable.
+    with_file(c"/proc/self/fd/2", libc::O_WRONLY | libc::O_APPEND, |fd| unsafe {
+        libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len())
+    });
 }

@@ -1,6 +1,6 @@
 //! Threads and processes: who is there, and how they wait for each other.
 
-use super::{KERNEL_CALLS, count, errno, keeping_errno, map, page_size, unmap};
+use super::{KERNEL_CALLS, advise, count, errno, keeping_errno, map, page_size, unmap};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
@@ -59,10 +59,9 @@ pub fn word_of_this_process() -> *mut AtomicU32 {
     if page.is_null() {
         return core::ptr::null_mut();
     }
-    count(&KERNEL_CALLS.madvise);
     // SAFETY: the page was mapped just now.
     unsafe {
-        if keeping_errno(|| libc::madvise(page.cast(), bytes, libc::MADV_WIPEONFORK)) == 0 {
+        if advise(page, bytes, libc::MADV_WIPEONFORK) {
             return page.cast();
         }
         unmap(page, bytes);
@@ -91,8 +90,9 @@ pub fn has_thread(id: i32) -> bool {
 const OWN_SIGNALS: [c_int; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
 
-/// Runs `work` while no signal from elsewhere interrupts the calling thread.
-pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+/// Runs `work` while no signal from elsewhere interrupts the calling thread; not at all where that can not be
+/// had.
+pub fn without_signals<T>(work: impl FnOnce() -> T) -> Option<T> {
     // SAFETY: all zeros are valid sets, which the calls fill. Neither call changes errno.
     unsafe {
         let mut all: libc::sigset_t = core::mem::zeroed();
@@ -102,12 +102,12 @@ pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
             libc::sigdelset(&mut all, signal);
         }
         // What the thread has blocked already stays so.
-        let blocked = libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) == 0;
-        let result = work();
-        if blocked {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
+        if libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before) != 0 {
+            return None;
         }
-        result
+        let result = work();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
+        Some(result)
     }
 }
 

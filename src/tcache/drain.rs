@@ -239,9 +239,8 @@ impl Tcache {
         }
         // A handler that interrupts who is inside might wait for the thread, or fork: the child would take
         // the one inside for gone, who goes on there when the handler returns.
-        let Some((arena, rests)) = os::without_signals(|| self.take_rests_inside()) else {
-            return 0;
-        };
+        let taken = os::without_signals(|| self.take_rests_inside()).flatten();
+        let Some((arena, rests)) = taken else { return 0 };
         for class in (1..CLASSES).filter(|&class| !rests[class].is_null()) {
             // SAFETY: nobody else reaches these blocks, which were in a bin of that arena; the list ends in
             // null.

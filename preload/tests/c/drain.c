@@ -72,11 +72,22 @@ static void join(pthread_t *threads, int count) {
 
 /* ---- threads that sleep ---- */
 
-static void *fills_and_sleeps(void *number) {
-    /* So that the helper is started. */
+/* So that the helper is started. */
+static void *take_much(void) {
     void *much = malloc(2 * MIB);
     CHECK(much);
     memset(much, 1, 2 * MIB);
+    return much;
+}
+
+static void wait_until_little_is_cached(void) {
+    /* A machine under load may be late; the test's own limit of time is what ends it. */
+    while (cached() > SLEEPERS * 96 * KIB)
+        usleep(10000);
+}
+
+static void *fills_and_sleeps(void *number) {
+    void *much = take_much();
     for (int round = 0; round < 3; round++) {
         fill_bins();
         pthread_barrier_wait(&step);
@@ -90,9 +101,7 @@ static void *fills_and_sleeps(void *number) {
 enum { PAUSES = 6 };
 
 static void *sleeps_often(void *unused) {
-    void *much = malloc(2 * MIB);
-    CHECK(much);
-    memset(much, 1, 2 * MIB);
+    void *much = take_much();
     for (int round = 0; round < PAUSES; round++) {
         pthread_barrier_wait(&step);
         fill_bins();
@@ -110,10 +119,7 @@ static void sleepers(int argc, char **argv) {
     launch(threads, SLEEPERS, fills_and_sleeps);
     for (int round = 0; round < 3; round++) {
         pthread_barrier_wait(&step);
-        size_t enough = SLEEPERS * 96 * KIB;
-        /* A machine under load may be late; the test's own limit of time is what ends it. */
-        while (cached() > enough)
-            usleep(10000);
+        wait_until_little_is_cached();
         pthread_barrier_wait(&step);
     }
     join(threads, SLEEPERS);
@@ -130,8 +136,7 @@ static void sleepers_again(int argc, char **argv) {
         usleep(200000 + (useconds_t)round * 40000);
         pthread_barrier_wait(&step);
         pthread_barrier_wait(&step);
-        while (cached() > SLEEPERS * 96 * KIB)
-            usleep(10000);
+        wait_until_little_is_cached();
     }
     join(threads, SLEEPERS);
     say("done", 1);
