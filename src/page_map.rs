@@ -402,6 +402,11 @@ pub unsafe fn set_owner(start: usize, bytes: usize, owner: Owner) {
     }
 }
 
+/// Bytes of memory whose pages `bytes` of descriptors describe.
+pub const fn described_by(bytes: usize) -> usize {
+    bytes / size_of::<PageDesc>() * PAGE
+}
+
 /// Gives the kernel what memory the descriptors of a range of free pages fill alone: a kernel page for
 /// each mebibyte, if that is 4 KiB. They say `Inside`, as before, but no more what was freed there.
 ///

@@ -6,7 +6,7 @@ use super::decay::STEPS;
 use super::pages::Run;
 use super::{ARENAS, Arena, Guard, Inner};
 use crate::os::{self, PAGE};
-use crate::page_map::{CHUNK_FIRST, CHUNK_RETURNED, CHUNK_ZERO, PageState};
+use crate::page_map::{self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_ZERO, PageState};
 use crate::size_class::{CLASSES, Class};
 use crate::sync::block::Block;
 
@@ -180,6 +180,9 @@ impl Inner {
         // SAFETY: the caller's contract.
         unsafe {
             let chunk = self.give_run(run.start, run.pages, gone);
+            if let Some(chunk) = chunk {
+                forget_joints(chunk, run);
+            }
             // Between a purged chunk and one that was never touched there may be a dirty rest that is less
             // than a page of the kernel, and never goes back alone.
             if os::page_size() > PAGE
@@ -230,6 +233,26 @@ impl Inner {
             {
                 self.bins.remove(start);
                 self.heap.lower_top(start, true);
+            }
+        }
+    }
+}
+
+/// Gives back what describes the pages around both ends of a run that became part of a larger chunk: each
+/// of the two alone did not fill a page of descriptors there.
+///
+/// # Safety
+/// The run lies in the free chunk that begins at `chunk`, of the arena whose lock is held.
+unsafe fn forget_joints(chunk: usize, run: Run) {
+    let near = page_map::described_by(os::page_size());
+    // SAFETY: the caller's contract: descriptors between the chunk's first and last one say `Inside`.
+    unsafe {
+        let last = chunk + ((*page_map::desc(chunk)).pages as usize - 1) * PAGE;
+        let end = run.start + run.pages * PAGE;
+        for joint in [run.start, end] {
+            let (from, to) = ((chunk + PAGE).max(joint - near), last.min(joint + near));
+            if from < joint && joint < to {
+                page_map::forget(from, to - from);
             }
         }
     }
