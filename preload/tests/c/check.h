@@ -100,10 +100,10 @@ static inline unsigned next_random(unsigned *state) {
     return *state = x;
 }
 
-/* A number in KiB out of /proc/self/status, read without allocating. */
-__attribute__((unused)) static unsigned long status_kib(const char *field) {
+/* A number in KiB out of a file of /proc/self, read without allocating. */
+__attribute__((unused)) static unsigned long proc_kib(const char *file, const char *field) {
     static char text[8192];
-    int fd = open("/proc/self/status", O_RDONLY);
+    int fd = open(file, O_RDONLY);
     CHECK(fd >= 0);
     ssize_t length = read(fd, text, sizeof text - 1);
     close(fd);
@@ -112,6 +112,10 @@ __attribute__((unused)) static unsigned long status_kib(const char *field) {
     const char *line = strstr(text, field);
     CHECK(line);
     return strtoul(line + strlen(field), NULL, 10);
+}
+
+__attribute__((unused)) static unsigned long status_kib(const char *field) {
+    return proc_kib("/proc/self/status", field);
 }
 
 /* A table of named modes; main runs the one that argv[1] names. */

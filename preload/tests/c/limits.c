@@ -396,18 +396,23 @@ static void opens(int argc, char **argv) {
 
 /* ---- footprint ---- */
 
+static void say_footprint(void) {
+    say("peak_kib", status_kib("VmHWM:"));
+    say("anonymous_kib", proc_kib("/proc/self/smaps_rollup", "Anonymous:"));
+}
+
 static void tiny(int argc, char **argv) {
     (void)argc, (void)argv;
     char *p = malloc(100), *q = malloc(1000);
     p[0] = q[0] = 1;
     free(p);
     free(q);
-    say("peak_kib", status_kib("VmHWM:"));
+    say_footprint();
 }
 
 static void tiny_idle(int argc, char **argv) {
     (void)argc, (void)argv;
-    say("peak_kib", status_kib("VmHWM:"));
+    say_footprint();
 }
 
 static const struct mode modes[] = {
