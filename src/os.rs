@@ -91,6 +91,13 @@ pub fn kernel_page_size() -> usize {
     unsafe { libc::getauxval(libc::AT_PAGESZ) as usize }
 }
 
+/// Whether the program has rights that its user has not (set-user-ID, capabilities; `AT_SECURE` of
+/// getauxval(3)): who may start it may not direct it.
+pub fn has_more_rights_than_its_user() -> bool {
+    // SAFETY: no precondition; the value comes from the auxiliary vector, without a call.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// `bytes` rounded up to a multiple of `unit`, a power of two; `None` on overflow.
 pub const fn round_up(bytes: usize, unit: usize) -> Option<usize> {
     match bytes.checked_add(unit - 1) {

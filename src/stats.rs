@@ -246,8 +246,12 @@ fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
 }
 
 /// Writes the report of this process to the file that the environment variable
-/// `ARENITE_REPORT` names, with `%p` in it as the process id. Does nothing without it.
+/// `ARENITE_REPORT` names, with `%p` in it as the process id. Does nothing without it, or in a set-user-ID
+/// program.
 pub fn write_report_if_asked() {
+    if os::has_more_rights_than_its_user() {
+        return;
+    }
     // SAFETY: the name is a C string; at the end of the process nobody changes the environment.
     let pattern = unsafe { libc::getenv(c"ARENITE_REPORT".as_ptr()) };
     if pattern.is_null() {

@@ -7,8 +7,11 @@ use common::{Outcome, compile_with, finish, library, scratch};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What may be in the environment of these tests themselves.
@@ -380,4 +383,55 @@ fn the_command_has_help() {
     });
     assert!(help.stdout.contains("config"), "{help}");
     assert!(!help.stdout.contains("preloaded-settings"), "{help}");
+}
+
+/// A directory that everybody can look into, removed at the end.
+struct OpenDirectory(PathBuf);
+
+impl OpenDirectory {
+    fn make(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("arenite-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("make a directory");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("open it");
+        Self(path)
+    }
+
+    fn place(&self, file: &Path, mode: u32) -> PathBuf {
+        let placed = self.0.join(file.file_name().expect("a name"));
+        fs::copy(file, &placed).expect("copy a file");
+        fs::set_permissions(&placed, Permissions::from_mode(mode)).expect("set its mode");
+        placed
+    }
+}
+
+impl Drop for OpenDirectory {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Needs root to make such a program; without that there is nothing to see.
+#[test]
+fn nobody_directs_a_set_user_id_program() {
+    const NOBODY: u32 = 65534;
+    // SAFETY: no precondition.
+    if unsafe { libc::geteuid() } != 0 {
+        return;
+    }
+    let directory = OpenDirectory::make("secure");
+    directory.place(library(), 0o755);
+    let place = directory.0.display();
+    let flags = format!("-Wl,--no-as-needed,-L{place},-l:libarenite.so,-rpath,{place}");
+    let program = directory.place(&compile_with("secure.c", &[&flags]), 0o4755);
+    let file = directory.0.join("precious");
+    fs::write(&file, "precious").expect("write a file");
+
+    let mut command = Command::new(program);
+    command.uid(NOBODY).gid(NOBODY).env("ARENITE_REPORT", &file);
+    let outcome = in_environment(command, &[("ARENITE_CONF", "no such setting")]);
+    outcome.expect_success();
+    // Not so where the file system ignores the mode.
+    if outcome.number("has_more_rights") == 1 {
+        assert_eq!(fs::read_to_string(&file).expect("read it"), "precious");
+    }
 }

@@ -41,8 +41,7 @@ fn read_now() {
     if entry.is_null() || READ.swap(true, Relaxed) {
         return;
     }
-    // SAFETY: no precondition. Who may start a set-user-ID program may not direct it.
-    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+    if os::has_more_rights_than_its_user() {
         return;
     }
     let (mut tunables, mut conf): (&[u8], &[u8]) = (b"", b"");
