@@ -13,9 +13,9 @@ use crate::os::{self, PAGE};
 use crate::size_class::{CLASSES, Class, GRANULE};
 use crate::sync::publish::{Entry, RegionSlot};
 use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
 
 const REGION_SHIFT: u32 = 26;
 const REGION_BYTES: usize = 1 << REGION_SHIFT;
@@ -339,10 +339,21 @@ pub unsafe fn set_state(address: usize, state: PageState) {
 /// # Safety
 /// As for [`desc`].
 pub unsafe fn state(address: usize) -> PageState {
-    // SAFETY: covered by the caller's contract; the byte always holds a `PageState`.
+    // SAFETY: the caller's contract.
+    unsafe { state_and_flags(address).0 }
+}
+
+/// As [`state`], with the page's flags as they were at the same instant.
+///
+/// # Safety
+/// As for [`desc`].
+pub unsafe fn state_and_flags(address: usize) -> (PageState, u8) {
+    const { assert!(offset_of!(PageDesc, state) == 0 && offset_of!(PageDesc, flags) == 1) };
+    // SAFETY: covered by the caller's contract; the first byte always holds a `PageState`.
     unsafe {
-        let state = AtomicU8::from_ptr((&raw mut (*desc(address)).state).cast()).load(Relaxed);
-        core::mem::transmute::<u8, PageState>(state)
+        let both = AtomicU16::from_ptr(desc(address).cast()).load(Relaxed);
+        let [state, flags] = both.to_ne_bytes();
+        (core::mem::transmute::<u8, PageState>(state), flags)
     }
 }
 

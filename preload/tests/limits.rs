@@ -65,6 +65,11 @@ fn goes_on_if_the_break_can_not_move() {
     passes("limits.c", &["blocked_break"]).expect_done();
 }
 
+#[test]
+fn goes_on_with_the_break_when_it_can_move_again() {
+    passes("limits.c", &["unblocked_break"]);
+}
+
 /// Runs a program that is not preloaded and opens the library itself.
 #[track_caller]
 fn opens(args: &[&str]) {

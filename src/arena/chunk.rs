@@ -303,7 +303,7 @@ pub unsafe fn free_ending_at(end: usize) -> Option<usize> {
         return None;
     }
     // SAFETY: covered. A page that is not of this heap is never `Free` or `FreeEnd`: the last
-    // page of an mmap'd heap is `HeapEnd`, and the break's neighbours are no heap.
+    // page of a mapped heap is `HeapEnd`, and all heaps of the break are the main arena's.
     unsafe {
         match page_map::state(end - PAGE) {
             PageState::Free => Some(end - PAGE),
@@ -313,13 +313,18 @@ pub unsafe fn free_ending_at(end: usize) -> Option<usize> {
     }
 }
 
-/// Whether a free chunk starts at `address`.
+/// Whether a free chunk starts at `address` that lies in the heap before it: not one that begins a mapped
+/// heap, since one may begin where a heap of the break ends, and be another arena's.
 ///
 /// # Safety
 /// As for [`free_before`].
-pub unsafe fn is_free(address: usize) -> bool {
+pub unsafe fn goes_on_at(address: usize) -> bool {
     // SAFETY: covered where the descriptor is not null.
-    !page_map::try_desc(address).is_null() && unsafe { page_map::state(address) } == PageState::Free
+    !page_map::try_desc(address).is_null()
+        && matches!(
+            unsafe { page_map::state_and_flags(address) },
+            (PageState::Free, flags) if flags & CHUNK_FIRST == 0
+        )
 }
 
 /// Whether the free chunk at `start` is clean: [`CHUNK_ZERO`], or 0.
@@ -344,11 +349,45 @@ pub unsafe fn free_heap(chunk: usize) -> Option<(usize, usize)> {
             first = before;
         }
         let mut end = chunk;
-        while is_free(end) {
+        while goes_on_at(end) {
             end += (*page_map::desc(end)).pages as usize * PAGE;
         }
         let begins_heap = (*page_map::desc(first)).flags & CHUNK_FIRST != 0;
         (begins_heap && page_map::state(end) == PageState::HeapEnd)
             .then_some((first, (end - first) / PAGE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Inner;
+    use crate::arena::pages::Run;
+
+    /// Two heaps side by side; of the first, the last page is a run in use, the second is one free chunk
+    /// with the flags. Whether the run went into the second heap when it grew, or when it was freed.
+    fn crosses_heaps(flags: u8) -> bool {
+        const PAGES: usize = 16;
+        let heaps = os::map(2 * PAGES * PAGE).expose_provenance();
+        let end = heaps + PAGES * PAGE;
+        let run = Run { start: end - PAGE, pages: 1, flags: 0, home: 1 };
+        let mut inner = Inner::new(1);
+        assert!(heaps != 0 && page_map::cover(heaps, 2 * PAGES * PAGE));
+        // SAFETY: covered, and this test's alone, as is the arena.
+        unsafe {
+            inner.bins.insert(end, PAGES, 0, flags);
+            run.describe(PageState::Large);
+            let grows = inner.resize_run(run.start, 2);
+            if !grows {
+                assert_eq!(inner.give_run(run.start, 1, false), Some(run.start));
+            }
+            grows || (*page_map::desc(run.start)).pages > 1
+        }
+    }
+
+    #[test]
+    fn a_chunk_never_goes_on_in_another_heap() {
+        assert!(crosses_heaps(0), "a chunk of one heap");
+        assert!(!crosses_heaps(CHUNK_FIRST));
     }
 }

@@ -402,7 +402,7 @@ impl Inner {
                 self.trim_top();
                 return None;
             }
-            if chunk::is_free(end) && chunk::kind(end) == kind {
+            if chunk::goes_on_at(end) && chunk::kind(end) == kind {
                 size += self.bins.remove(end).pages;
             }
             let after = from + size * PAGE;
@@ -443,7 +443,7 @@ impl Inner {
                 if !self.extend_top(more) {
                     return false;
                 }
-            } else if chunk::is_free(end) && (*page_map::desc(end)).pages as usize >= more {
+            } else if chunk::goes_on_at(end) && (*page_map::desc(end)).pages as usize >= more {
                 let Chunk { pages: size, flags, epoch } = self.bins.remove(end);
                 if size > more {
                     self.bins.insert(end + more * PAGE, size - more, epoch, flags & CHUNK_ZERO);

@@ -162,6 +162,8 @@ impl Heap {
             self.zero_from = start;
         }
         self.top = start;
+        // What lies below may be an older heap of the break, where that could not be moved for a while.
+        self.base = self.base.min(start);
     }
 
     /// Gives the kernel what the top chunk holds beyond the pad, once it holds more than the

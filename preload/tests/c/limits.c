@@ -224,6 +224,44 @@ static void blocked_break(int argc, char **argv) {
     ordinary(0, NULL);
 }
 
+/* The break can not move for a while, then goes on where it was; all of it is freed, and it grows
+ * again. */
+static void unblocked_break(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { BLOCKS = 1200, SIZE = 60 * 1024, SMALL = 24 };
+    static char *blocks[2 * BLOCKS], *small[SMALL];
+    CHECK(mallopt(M_MMAP_THRESHOLD, 32 * MIB));
+    char *low = malloc(64 * 1024);
+    CHECK(low);
+    char *first_end = sbrk(0);
+    void *wall = mmap(first_end, 4096, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    CHECK(wall == first_end);
+    /* What is left before the wall is touched as well, so that it coalesces with what follows. */
+    for (int i = 0; i < SMALL; i++)
+        memset(small[i] = malloc(2100 + 30 * i), 1, 2100);
+    for (int i = 0; i < 2 * BLOCKS; i++) {
+        if (i == BLOCKS)
+            CHECK(!munmap(wall, 4096));
+        CHECK(blocks[i] = malloc(SIZE));
+        fill(blocks[i], SIZE, i);
+    }
+    CHECK((char *)sbrk(0) > first_end);
+    for (int i = 2 * BLOCKS - 1; i >= 0; i--) {
+        CHECK(holds(blocks[i], SIZE, i));
+        free(blocks[i]);
+    }
+    for (int i = 0; i < SMALL; i++)
+        free(small[i]);
+    free(low);
+    malloc_trim(0);
+    char *trimmed = sbrk(0);
+    CHECK(trimmed < first_end);
+    for (int i = 0; i < BLOCKS; i++)
+        CHECK(blocks[i] = malloc(SIZE));
+    CHECK((char *)sbrk(0) > trimmed + BLOCKS * SIZE / 2);
+}
+
 /* ---- what the kernel is asked for ---- */
 
 /* The first number in a file, read without an allocation. */
@@ -421,6 +459,7 @@ static const struct mode modes[] = {
     {"thread_without_memory", thread_without_memory},
     {"ordinary", ordinary},
     {"blocked_break", blocked_break},
+    {"unblocked_break", unblocked_break},
     {"more_than_the_machine", more_than_the_machine},
     {"locked", locked},
     {"opens", opens},
