@@ -8,16 +8,51 @@
 use arenite_core::c_api;
 use core::ffi::{CStr, c_void};
 
-/// The C++ runtime's function of this name, if the process has one.
-fn runtime(name: &CStr) -> *mut c_void {
+/// The C++ runtime's function of this name, if the process has one: in the scope that all objects share, else
+/// in that of the code at `caller`. A plug-in of a C program, as an extension of Python is, comes by dlopen(3)
+/// with a scope of its own, and brings the runtime with it.
+fn runtime(name: &CStr, caller: *const c_void) -> *mut c_void {
     // SAFETY: the name is a C string. (dlsym may allocate for its error message; then malloc is
     // entered anew, which is fine: no lock is held.)
-    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+    let shared = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    if shared.is_null() { in_scope_of(caller, name) } else { shared }
 }
 
-/// The new-handler in force, or null.
-extern "C" fn new_handler() -> *mut c_void {
-    let get = runtime(c"_ZSt15get_new_handlerv");
+/// The function of this name that the object with the code at `caller`, or one that it needs, has; null if there is none,
+/// or if it is this library's.
+fn in_scope_of(caller: *const c_void, name: &CStr) -> *mut c_void {
+    let of_caller = object_of(caller);
+    // SAFETY: the path is a string of the dynamic linker's, valid while the object is loaded, which is
+    // being executed; so is the name.
+    let found = unsafe {
+        if of_caller.dli_fname.is_null() {
+            return core::ptr::null_mut();
+        }
+        let object = libc::dlopen(of_caller.dli_fname, libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+        if object.is_null() {
+            return object;
+        }
+        let found = libc::dlsym(object, name.as_ptr());
+        libc::dlclose(object);
+        found
+    };
+    let is_own = object_of(found).dli_fbase == object_of(in_scope_of as *const c_void).dli_fbase;
+    if is_own { core::ptr::null_mut() } else { found }
+}
+
+/// The object that an address lies in; all null if there is none.
+fn object_of(address: *const c_void) -> libc::Dl_info {
+    // SAFETY: all null is valid; dladdr(3) fills it, or leaves it.
+    unsafe {
+        let mut object = core::mem::zeroed();
+        libc::dladdr(address, &raw mut object);
+        object
+    }
+}
+
+/// The new-handler in force for the code at `caller`, or null.
+extern "C" fn new_handler(caller: *const c_void) -> *mut c_void {
+    let get = runtime(c"_ZSt15get_new_handlerv", caller);
     if get.is_null() {
         return get;
     }
@@ -28,9 +63,9 @@ extern "C" fn new_handler() -> *mut c_void {
     }
 }
 
-/// The runtime's helper that throws `std::bad_alloc`; what ends the process without one.
-extern "C" fn bad_alloc_thrower() -> *mut c_void {
-    let throw = runtime(c"_ZSt17__throw_bad_allocv");
+/// The runtime's helper that throws `std::bad_alloc` in the code at `caller`; what ends the process without one.
+extern "C" fn bad_alloc_thrower(caller: *const c_void) -> *mut c_void {
+    let throw = runtime(c"_ZSt17__throw_bad_allocv", caller);
     if throw.is_null() { libc::abort as *mut c_void } else { throw }
 }
 
@@ -65,7 +100,9 @@ macro_rules! retry {
                 ".cfi_adjust_cfa_offset 8",
                 "mov rbx, rdi",
                 "mov rbp, rsi",
-                "2: call {handler}",
+                // What called the operator: this was jumped to.
+                "2: mov rdi, [rsp + 24]",
+                "call {handler}",
                 "test rax, rax",
                 "je 3f",
                 "call rax",
@@ -76,6 +113,7 @@ macro_rules! retry {
                 "je 2b",
                 "jmp 4f",
                 "3:",
+                "mov rdi, [rsp + 24]",
                 "call {throw}",
                 "4: add rsp, 8",
                 ".cfi_adjust_cfa_offset -8",
@@ -104,7 +142,7 @@ macro_rules! retry {
     };
 }
 
-/// Calls the thrower, which does not return.
+/// Calls the thrower for the code at the address that it is given, which does not return.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 unsafe extern "C" fn throw() {
@@ -128,12 +166,28 @@ retry!(retry_aligned_or_throw, allocate_aligned);
 /// this name, which calls the throwing form and returns null for whatever that throws. Null
 /// without a runtime.
 macro_rules! retry_nothrow {
-    ($($name:ident($($align:ident)?) = $symbol:literal;)*) => {$(
-        unsafe extern "C" fn $name(bytes: usize, _align: usize) -> *mut c_void {
+    ($($name:ident, $retry:ident($($align:ident)?) = $symbol:literal;)*) => {$(
+        /// Adds what called the operator: this is jumped to.
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(bytes: usize, align: usize) -> *mut c_void {
+            #[cfg(target_arch = "x86_64")]
+            core::arch::naked_asm!("mov rdx, [rsp]", "jmp {retry}", retry = sym $retry);
+            #[cfg(target_arch = "aarch64")]
+            core::arch::naked_asm!("mov x2, x30", "b {retry}", retry = sym $retry);
+        }
+
+        unsafe extern "C" fn $retry(
+            bytes: usize,
+            _align: usize,
+            caller: *const c_void,
+        ) -> *mut c_void {
             // SAFETY: the name is a C string; an operator of this name has this type, and
             // throws nothing.
             unsafe {
-                let next = libc::dlsym(libc::RTLD_NEXT, $symbol.as_ptr());
+                let mut next = libc::dlsym(libc::RTLD_NEXT, $symbol.as_ptr());
+                if next.is_null() {
+                    next = in_scope_of(caller, $symbol);
+                }
                 if next.is_null() {
                     return next;
                 }
@@ -152,10 +206,11 @@ macro_rules! retry_nothrow {
 }
 
 retry_nothrow! {
-    retry_new() = c"_ZnwmRKSt9nothrow_t";
-    retry_new_array() = c"_ZnamRKSt9nothrow_t";
-    retry_aligned_new(align) = c"_ZnwmSt11align_val_tRKSt9nothrow_t";
-    retry_aligned_new_array(align) = c"_ZnamSt11align_val_tRKSt9nothrow_t";
+    retry_new, retry_new_for() = c"_ZnwmRKSt9nothrow_t";
+    retry_new_array, retry_new_array_for() = c"_ZnamRKSt9nothrow_t";
+    retry_aligned_new, retry_aligned_new_for(align) = c"_ZnwmSt11align_val_tRKSt9nothrow_t";
+    retry_aligned_new_array, retry_aligned_new_array_for(align) =
+        c"_ZnamSt11align_val_tRKSt9nothrow_t";
 }
 
 macro_rules! new {

@@ -345,6 +345,12 @@ fn cxx(mode: &str) {
 }
 
 #[test]
+fn cxx_in_a_plug_in_of_a_c_program() {
+    let plugin = compile_with("plugin.cpp", &["-std=c++17", "-shared", "-fPIC"]);
+    run(&compile("host.c"), &[&plugin.display().to_string()]).expect_done();
+}
+
+#[test]
 fn cxx_every_new_and_every_delete() {
     cxx("forms");
 }
