@@ -143,6 +143,21 @@ fn realloc_keeps_contents_and_alignment() {
 }
 
 #[test]
+fn a_block_that_shrinks_in_steps_is_a_small_one_in_the_end() {
+    let mut block = Filled::new(layout(1000, 8), 7);
+    for size in [520, 270, 140, 75, 40, 24] {
+        // SAFETY: the block came from `alloc` or `realloc` with this layout.
+        block.address = unsafe { GLOBAL.realloc(block.address, block.layout, size) };
+        block.layout = layout(size, 8);
+        block.check(size);
+    }
+    // SAFETY: the block is in use.
+    let usable = unsafe { arenite::c_api::malloc_usable_size(block.address.cast()) };
+    assert!(usable <= 64, "{usable} bytes for 24");
+    block.free();
+}
+
+#[test]
 fn impossible_requests_give_null_and_harm_nothing() {
     let kept = Filled::new(layout(5000, 16), 7);
     for impossible in [

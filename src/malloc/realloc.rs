@@ -86,7 +86,14 @@ pub unsafe fn realloc_known(block: *mut u8, old: usize, bytes: usize) -> *mut u8
         return block;
     }
     // SAFETY: the caller's contract.
-    unsafe { resize_small(block, old, bytes, MIN_ALIGN) }
+    unsafe {
+        if bytes < old {
+            // The block may be a larger one: it stayed where it is when it shrank before.
+            realloc(block, bytes, MIN_ALIGN)
+        } else {
+            resize_small(block, old, bytes, MIN_ALIGN)
+        }
+    }
 }
 
 /// Moves a block of `old` bytes to a new one of `bytes`, if there was memory for that.
