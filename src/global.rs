@@ -137,9 +137,11 @@ impl Arenite {
 impl Arenite {
     /// Limits what the allocator holds from the kernel, in bytes; 0: no limit.
     ///
-    /// Above `soft`, free memory is given back at once, and `hook` is called by the thread that
-    /// crossed the limit. No lock of the allocator is held then: the hook may allocate and free,
-    /// and should drop what the program can do without. Above `hard` nothing more is taken from
+    /// Above `soft`, free memory is given back at once, whatever the decay time is, and `hook` is called by
+    /// the thread that crossed the limit, at the end of the call with which it noticed: each time that the
+    /// process was below seven eighths of the limit in between. No lock of the allocator is held then: the
+    /// hook may allocate and free, and should drop what the program can do without. It must not panic, which
+    /// ends the process. Above `hard` nothing more is taken from
     /// the kernel: requests fail. False, with nothing changed, if a limit is more than half the
     /// address space.
     pub fn set_limits(&self, soft: usize, hard: usize, hook: Option<fn()>) -> bool {

@@ -40,22 +40,25 @@ pub fn admits(bytes: usize) -> bool {
 }
 
 /// Whether the process is above its soft limit.
+#[inline]
 pub fn is_above_soft() -> bool {
     let limit = config::SOFT_LIMIT.load(Relaxed);
     limit != 0 && used() > limit
 }
 
-/// Whether the soft limit was crossed since this was last true. It counts as crossed again once
-/// the process was below seven eighths of it.
+/// Takes note of a process that is not above its soft limit: once it is below seven eighths of it, it may cross
+/// it again.
 #[inline]
+pub fn note_below_soft() {
+    if ABOVE.load(Relaxed) {
+        let limit = config::SOFT_LIMIT.load(Relaxed);
+        if used() < limit - limit / 8 {
+            ABOVE.store(false, Relaxed);
+        }
+    }
+}
+
+/// Whether the process, which is above its soft limit, crossed it since it was last below.
 pub fn is_crossed() -> bool {
-    let limit = config::SOFT_LIMIT.load(Relaxed);
-    if limit == 0 {
-        return false;
-    }
-    let used = used();
-    if used < limit - limit / 8 {
-        ABOVE.store(false, Relaxed);
-    }
-    used > limit && !ABOVE.swap(true, Relaxed)
+    !ABOVE.swap(true, Relaxed)
 }

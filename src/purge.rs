@@ -60,6 +60,12 @@ static UNDERWAY: AtomicUsize = AtomicUsize::new(0);
 /// The last epoch in which a slow path ticked.
 static TICKED: AtomicU64 = AtomicU64::new(0);
 
+/// Milliseconds between two looks for what a process above its soft limit can give back.
+const SOFT_LIMIT_MILLISECONDS: u64 = 50;
+
+/// When that was last done, in those.
+static TRIMMED: AtomicU64 = AtomicU64::new(0);
+
 /// Milliseconds between two ticks; `None` when memory is never given back with time.
 pub fn epoch_milliseconds() -> Option<u64> {
     match config::DECAY_MS.load(Relaxed) {
@@ -239,6 +245,14 @@ fn purge_one_chunk(
             None => arena.send_returned_run(run.start),
         }
         Some(dropped.min(bytes))
+    }
+}
+
+/// As [`trim`], for a process that stays above its soft limit, if much is free, and not all the time.
+pub fn trim_above_soft_limit() {
+    let now = os::coarse_milliseconds() / SOFT_LIMIT_MILLISECONDS;
+    if TRIMMED.load(Relaxed) != now && is_worth_it() && TRIMMED.swap(now, Relaxed) != now {
+        trim(0);
     }
 }
 

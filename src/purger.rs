@@ -100,11 +100,33 @@ fn poll_or_start(may_start: bool) {
     if cache.state() == State::Live && cache.is_poll_due() {
         poll_now(cache, may_start);
     }
-    if limit::is_crossed() {
-        purge::trim(0);
-        if let Some(hook) = config::limit_hook() {
-            hook();
-        }
+    look_at_soft_limit();
+}
+
+/// Above the soft limit gives back what is free, and calls the hook if it was crossed just now. No lock is held.
+#[inline]
+pub fn look_at_soft_limit() {
+    if limit::is_above_soft() {
+        keep_soft_limit();
+    } else {
+        limit::note_below_soft();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn keep_soft_limit() {
+    if !limit::is_crossed() {
+        return purge::trim_above_soft_limit();
+    }
+    purge::trim(0);
+    call_hook();
+}
+
+/// Calls the hook. That it panics ends the process: no allocator may unwind (`GlobalAlloc`).
+extern "C" fn call_hook() {
+    if let Some(hook) = config::limit_hook() {
+        hook();
     }
 }
 

@@ -111,8 +111,37 @@ fn limits_are_kept_and_the_allocator_goes_on() {
     assert_eq!(CROSSED.load(Relaxed), 2);
     free(again, 2 * MIB);
     free(small, 500);
+    crosses_again_and_again();
     free(early, 10_000);
     assert!(!ARENITE.set_limits(usize::MAX, 0, None));
     assert!(ARENITE.set_limits(0, 0, None));
     free(fill(2 * MIB, 100 * MIB), 2 * MIB);
+}
+
+/// What is freed above the soft limit goes back although nothing goes back with time, so that each burst
+/// crosses it anew.
+fn crosses_again_and_again() {
+    ARENITE.set_decay_ms(arenite::config::NEVER);
+    for bytes in [500, 10_000, 100_000, 500, 48 * MIB] {
+        ARENITE.trim();
+        let before = CROSSED.load(Relaxed);
+        let blocks = fill(bytes, 48 * MIB);
+        assert_eq!(CROSSED.load(Relaxed), before + 1, "a burst of blocks of {bytes}");
+        free(blocks, bytes);
+        // Some slow paths later; not all the time is looked for what is free.
+        for size in [600, 700, 800] {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            free(fill(size, MIB), size);
+        }
+        let held = arenite::stats::collect();
+        let dirty = held.free_chunk_bytes + held.top_bytes;
+        let before = CROSSED.load(Relaxed);
+        free(fill(bytes, 48 * MIB), bytes);
+        assert_eq!(
+            CROSSED.load(Relaxed),
+            before + 1,
+            "the next one of {bytes}; {dirty} bytes free"
+        );
+    }
+    ARENITE.set_decay_ms(1000);
 }

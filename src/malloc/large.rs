@@ -30,6 +30,13 @@ pub(super) fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
         return (or_enomem(ptr::null_mut()), false);
     }
     purger::poll_for(bytes);
+    let found = find_large(bytes, align);
+    purger::look_at_soft_limit();
+    found
+}
+
+/// What [`allocate_large`] returns.
+fn find_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     // A large alignment costs a gap in the heap, which stays of use up to some size.
     let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is
