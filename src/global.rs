@@ -4,6 +4,7 @@ use crate::config::{self, HugePages, Key, Origin, Program};
 use crate::malloc;
 use crate::os::PAGE;
 use crate::purge;
+use crate::purger;
 use crate::size_class::{self, MAX_TABLE, MIN_ALIGN};
 use crate::thread;
 use core::alloc::{GlobalAlloc, Layout};
@@ -156,6 +157,7 @@ impl Arenite {
     pub fn set_decay_ms(&self, milliseconds: usize) {
         self.program.put_in_force();
         config::set(Key::DecayMs, milliseconds, Origin::Program);
+        purger::settings_changed();
     }
 
     /// The slow way, which also puts built-in settings in force: the fast paths know nothing of

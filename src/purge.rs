@@ -79,15 +79,25 @@ pub fn epoch() -> Option<u64> {
     Some(os::coarse_milliseconds() / epoch_milliseconds()?)
 }
 
+/// Bytes that could be given back, about. (Those of arenas that a fork closed stay what they were then.)
+pub fn purgeable_bytes() -> usize {
+    ARENAS.iter_open().map(Arena::purgeable_bytes).sum()
+}
+
 /// Whether so much is free that some of it may be given back.
 pub fn is_worth_it() -> bool {
+    is_worth_it_beyond(0)
+}
+
+/// As [`is_worth_it`], where the kernel does not take so many bytes.
+pub fn is_worth_it_beyond(refused: usize) -> bool {
     let enough = ENOUGH * (1 + ARENAS.count());
-    ARENAS.iter().map(Arena::purgeable_bytes).sum::<usize>() >= enough
+    purgeable_bytes().saturating_sub(refused) >= enough
 }
 
 /// Whether so much is in use that it may be worth it later.
 pub fn may_be_worth_it() -> bool {
-    ARENAS.iter().map(Arena::bytes_in_use).sum::<usize>() >= MUCH_IN_USE
+    ARENAS.iter_open().map(Arena::bytes_in_use).sum::<usize>() >= MUCH_IN_USE
 }
 
 /// A tick on a thread's slow path, if nobody ticked in this epoch. Passes over arenas whose lock

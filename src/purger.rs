@@ -29,9 +29,9 @@
 //! | `SLEEPS` | waits to be woken | a slow path: `RUNS`; the last thread: `STOPPING` |
 //! | `DONE` | ended by itself, and is to be joined | a slow path: `STARTING`; the last thread: `STOPPING` |
 //! | `STOPPING` | about to end | the last thread, when it is gone: `NONE` |
-//! | `REFUSED` | the kernel allows none | nobody |
+//! | `REFUSED` | the kernel allows none | a slow path, some seconds later: `STARTING` |
 
-use crate::arena::ARENAS;
+use crate::arena::{ARENAS, STEPS};
 use crate::config;
 use crate::limit;
 use crate::os;
@@ -43,7 +43,7 @@ use core::ffi::{c_int, c_void};
 use core::ops::RangeInclusive;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 
 const NONE: u32 = 0;
 const STARTING: u32 = 1;
@@ -76,8 +76,19 @@ static STACK: AtomicUsize = AtomicUsize::new(0);
 /// How many of the sizes turned out to be too small.
 static SMALL_STACKS: AtomicUsize = AtomicUsize::new(0);
 
-/// Epochs with nothing to give back, and nothing that cools, after which the helper sleeps, or ends.
-const IDLE_EPOCHS: u32 = 32;
+/// Epochs in which nothing went back, and nothing cools, after which the helper sleeps, or ends: twice the decay
+/// time.
+const IDLE_EPOCHS: u32 = 2 * STEPS as u32;
+
+/// Milliseconds after which the helper looks at its control group at the latest.
+const LONGEST_WAIT_MS: u32 = 500;
+
+/// Epochs after which a slow path tries again to start a helper that the kernel refused: it may have had too many
+/// threads for an instant.
+const REFUSED_EPOCHS: u64 = 4 * STEPS as u64;
+
+/// The epoch in which it was refused.
+static REFUSED_IN: AtomicU64 = AtomicU64::new(0);
 
 /// Looks at the purge clock, now and then, and at the soft limit. The end of every slow path; no
 /// lock is held.
@@ -148,8 +159,8 @@ fn poll_now(cache: &Tcache, may_start: bool) {
             }
             true
         }
-        state @ (NONE | DONE) => may_start && may_be_worth_it() && start_from(state),
-        _ => false,
+        REFUSED if epoch.wrapping_sub(REFUSED_IN.load(Relaxed)) < REFUSED_EPOCHS => false,
+        state => may_start && may_be_worth_it() && start_from(state, epoch),
     };
     if is_worth_it && !helper_does_it {
         purge::tick_on_slow_path();
@@ -167,6 +178,13 @@ fn change(from: u32, to: u32) -> bool {
 
 fn wake() {
     if change(SLEEPS, RUNS) {
+        os::futex_wake(&STATE);
+    }
+}
+
+/// The decay time or a limit is another one from now on.
+pub fn settings_changed() {
+    if STATE.load(Relaxed) == RUNS {
         os::futex_wake(&STATE);
     }
 }
@@ -221,8 +239,10 @@ fn join() {
 }
 
 /// Starts the helper, if it may run; whether there is one now. The caller holds no lock.
-fn start_from(state: u32) -> bool {
-    if os::is_single_threaded() || !config::PURGE_THREAD.load(Relaxed) {
+fn start_from(state: u32, epoch: u64) -> bool {
+    // Not every libc tells how many threads there are.
+    let is_alone = os::is_single_threaded() || cfg!(not(target_env = "gnu")) && threads() <= 1;
+    if is_alone || !config::PURGE_THREAD.load(Relaxed) {
         return false;
     }
     if !change(state, STARTING) {
@@ -233,6 +253,7 @@ fn start_from(state: u32) -> bool {
     }
     note_process();
     let started = start();
+    REFUSED_IN.store(epoch, Relaxed);
     // Not in the child of a fork meanwhile, which has no helper.
     change(STARTING, if started { RUNS } else { REFUSED });
     started
@@ -310,14 +331,14 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
         return ptr::null_mut();
     }
     let has_own_files = os::leave_open_files();
-    let mut idle = 0;
+    os::run_as_main_thread();
+    let (mut idle, mut ticked) = (0, None);
     while let (Some(milliseconds), Some(epoch)) = (purge::epoch_milliseconds(), purge::epoch()) {
-        if has_own_files {
-            pressure::look();
+        let is_urgent = has_own_files && pressure::look() > 0;
+        if ticked.replace(epoch) != Some(epoch) || is_urgent {
+            idle = if purge::tick(epoch, usize::MAX, true) { 0 } else { idle + 1 };
         }
-        let is_idle = !purge::tick(epoch, usize::MAX, true) && !purge::is_worth_it();
-        idle = if is_idle { idle + 1 } else { 0 };
-        if idle == IDLE_EPOCHS {
+        if idle >= IDLE_EPOCHS {
             if threads() <= 1 {
                 break;
             }
@@ -325,7 +346,7 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
             idle = 0;
         } else {
             let milliseconds = u32::try_from(milliseconds).unwrap_or(u32::MAX);
-            os::futex_wait(&STATE, RUNS, milliseconds);
+            os::futex_wait(&STATE, RUNS, milliseconds.min(LONGEST_WAIT_MS));
         }
         if STATE.load(Acquire) == STOPPING {
             return ptr::null_mut();
@@ -349,8 +370,10 @@ fn has_room() -> bool {
 
 /// Sleeps until somebody sees something to do.
 fn sleep() {
-    // Who sees it first wakes nobody: so what was seen last is looked at again.
-    if !change(RUNS, SLEEPS) || (purge::is_worth_it() && change(SLEEPS, RUNS)) {
+    // What is free now the kernel does not take, or it had gone: memory that the program locked.
+    let refused = purge::purgeable_bytes();
+    // Who sees more first wakes nobody: so it is looked at again.
+    if !change(RUNS, SLEEPS) || (purge::is_worth_it_beyond(refused) && change(SLEEPS, RUNS)) {
         return;
     }
     while STATE.load(Acquire) == SLEEPS {

@@ -14,6 +14,8 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 const NO_KEY: u32 = u32::MAX;
 /// A thread makes the key.
 const MAKING: u32 = u32::MAX - 1;
+/// The program has all keys that there may be.
+const NONE_LEFT: u32 = u32::MAX - 2;
 
 /// The pthread key whose destructor ends a thread's cache. Acquire and release pair with each other: who sees
 /// the key may use it.
@@ -73,9 +75,14 @@ pub fn start() -> *mut Tcache {
     // SAFETY: the key is valid; the cache is this thread's. A key beyond the first 32 makes glibc allocate,
     // which is fine from here on.
     unsafe {
-        if key < MAKING && libc::pthread_setspecific(key, tcache.cast()) == 0 {
+        if key < NONE_LEFT && libc::pthread_setspecific(key, tcache.cast()) == 0 {
             // SAFETY: the word is the thread's, as long as it runs.
             (*tcache).may_be_drained(tls::address(), os::thread_id());
+        } else if key != MAKING && !os::is_main_thread() {
+            // Nobody would end the cache with its thread, which does without one.
+            tls::set(tcache::ended());
+            Tcache::end(tcache);
+            return core::ptr::null_mut();
         }
         (*tcache).leave_gate();
     }
@@ -95,7 +102,7 @@ fn own() -> *mut Tcache {
     unsafe {
         if (*now).state() == State::Empty
             && let key = KEY.load(Acquire)
-            && key < MAKING
+            && key < NONE_LEFT
             && let Some(own) = libc::pthread_getspecific(key).cast::<Tcache>().as_ref()
         {
             own.come_back();
@@ -115,7 +122,7 @@ pub fn drop_cache() {
             (*tcache).stay_inside();
             // In this order: with the empty cache and a value of the key, a thread was drained.
             let key = KEY.load(Acquire);
-            if key < MAKING {
+            if key < NONE_LEFT {
                 libc::pthread_setspecific(key, core::ptr::null());
             }
             tls::set(tcache::empty());
@@ -146,7 +153,7 @@ fn key() -> u32 {
     // never unloaded: libarenite.so is linked so, and `Arenite` says it of others.
     let made = unsafe { libc::pthread_key_create(&mut key, Some(end)) };
     fork::register();
-    KEY.store(if made == 0 { key } else { MAKING }, Release);
+    KEY.store(if made == 0 { key } else { NONE_LEFT }, Release);
     KEY.load(Relaxed)
 }
 

@@ -1,6 +1,7 @@
 //! Settings from the environment: glibc's names, its tunables, and `ARENITE_CONF`; each after
 //! the one before it, which it overrides.
 
+use super::machine;
 use super::table::{Origin, Problem, Spec, TABLE};
 use crate::check::Text;
 use crate::os;
@@ -11,11 +12,12 @@ use core::sync::atomic::Ordering::Relaxed;
 /// Whether the environment was read.
 static READ: AtomicBool = AtomicBool::new(false);
 
-/// At the program's start, unless an allocation in another library's constructor was earlier.
+/// At the program's start. (An allocation in another library's constructor may read the environment earlier.)
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_START: extern "C" fn() = {
     extern "C" fn at_start() {
+        machine::count_cpus_at_start();
         read();
     }
     at_start

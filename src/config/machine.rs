@@ -6,17 +6,28 @@ use core::ffi::CStr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
+/// CPUs in the affinity mask at the program's start, or 0.
+static CPUS_AT_START: AtomicU32 = AtomicU32::new(0);
 static CPUS: AtomicU32 = AtomicU32::new(0);
 
+/// Looks at the affinity mask, before threads choose CPUs of their own.
+pub fn count_cpus_at_start() {
+    CPUS_AT_START.store(affinity_cpus(), Relaxed);
+}
+
 /// CPUs the process may use: its affinity mask, and the CPU quota of its cgroup (v2's
-/// `cpu.max`, rounded up), whichever is less. At least 1. Read once, when a thread begins beside
+/// `cpu.max`, rounded up), whichever is less. At least 1. The latter is read once, when a thread begins beside
 /// another one.
 pub fn usable_cpus() -> u32 {
     let known = CPUS.load(Relaxed);
     if known != 0 {
         return known;
     }
-    let cpus = affinity_cpus().min(cgroup_cpus().unwrap_or(u32::MAX)).max(1);
+    let affinity = match CPUS_AT_START.load(Relaxed) {
+        0 => affinity_cpus(),
+        cpus => cpus,
+    };
+    let cpus = affinity.min(cgroup_cpus().unwrap_or(u32::MAX)).max(1);
     CPUS.store(cpus, Relaxed);
     cpus
 }

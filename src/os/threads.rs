@@ -18,7 +18,7 @@ pub fn futex_wait(word: &AtomicU32, seen: u32, milliseconds: u32) -> bool {
     let mut patience: libc::timespec =
         // SAFETY: all zeros is a valid timespec.
         unsafe { core::mem::zeroed() };
-    patience.tv_sec = libc::time_t::from(milliseconds / 1000);
+    patience.tv_sec = i64::from(milliseconds / 1000) as _;
     patience.tv_nsec = libc::c_long::from(milliseconds % 1000) * 1_000_000;
     keeping_errno(|| {
         // SAFETY: the word outlives the call. A raw system call is no cancellation point.
@@ -73,6 +73,41 @@ pub fn word_of_this_process() -> *mut AtomicU32 {
 pub fn thread_id() -> i32 {
     // SAFETY: no precondition.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+}
+
+/// Whether the calling thread is the process's first one.
+pub fn is_main_thread() -> bool {
+    // SAFETY: no precondition.
+    thread_id() == unsafe { libc::getpid() }
+}
+
+/// Makes the calling thread run when and where the process's first thread may, not as the one that made it: with the
+/// usual policy, if that one has a real-time or an idle one (sched(7)), and on the same CPUs.
+pub fn run_as_main_thread() {
+    let mut mask = [0_u64; 128];
+    let bytes = size_of_val(&mask);
+    keeping_errno(|| {
+        // SAFETY: a mask of as many bytes as said, which the kernel fills in whole words; an all-zero parameter,
+        // as SCHED_OTHER wants it (sched_setscheduler(2)).
+        unsafe {
+            if libc::syscall(libc::SYS_sched_getscheduler, 0)
+                != libc::c_long::from(libc::SCHED_OTHER)
+            {
+                let parameter: libc::sched_param = core::mem::zeroed();
+                libc::syscall(
+                    libc::SYS_sched_setscheduler,
+                    0,
+                    libc::SCHED_OTHER,
+                    &raw const parameter,
+                );
+            }
+            let main = libc::getpid();
+            let filled = libc::syscall(libc::SYS_sched_getaffinity, main, bytes, mask.as_mut_ptr());
+            if filled > 0 {
+                libc::syscall(libc::SYS_sched_setaffinity, 0, filled, mask.as_ptr());
+            }
+        }
+    });
 }
 
 /// Whether the process has a thread with that number, as far as the kernel tells (tgkill(2)).

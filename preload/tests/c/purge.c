@@ -1,8 +1,6 @@
 /* Memory that was freed goes back to the kernel while the program does nothing, and what stays in
  * use stays intact. Waits for what must come; how long that takes is not tested. */
-#include "check.h"
-
-#include <dirent.h>
+#include "helper.h"
 #include <stdatomic.h>
 
 #define THREADS 4
@@ -81,33 +79,6 @@ static void check_survivors(void) {
     for (size_t t = 0; t < THREADS; t++)
         for (size_t i = 0; i < survivor_count[t]; i++)
             check(survivors[t][i]);
-}
-
-/* Waits, as often and as long (in microseconds) as said, for what must come. */
-#define WAIT_UNTIL(condition, most, pause)                                     \
-    for (int tries = 0; !(condition); tries++) {                               \
-        CHECK(tries < (most));                                                 \
-        usleep(pause);                                                         \
-    }
-
-/* Thread id of the helper, or 0. */
-static int helper(void) {
-    DIR *tasks = opendir("/proc/self/task");
-    CHECK(tasks);
-    int found = 0;
-    for (struct dirent *task; (task = readdir(tasks));) {
-        char path[300], name[32] = "";
-        snprintf(path, sizeof path, "/proc/self/task/%s/comm", task->d_name);
-        int fd = open(path, O_RDONLY);
-        if (fd >= 0 && read(fd, name, sizeof name - 1) > 0 && !strcmp(name, "arenite-purge\n")) {
-            /* There is one at most. */
-            CHECK(!found);
-            found = atoi(task->d_name);
-        }
-        close(fd);
-    }
-    closedir(tasks);
-    return found;
 }
 
 /* How many files a thread has open. */

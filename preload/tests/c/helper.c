@@ -1,0 +1,194 @@
+/* How the helper thread runs: when it sleeps, and where. */
+#include "helper.h"
+#include <grp.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+static void *sleeps_for_ever(void *unused) {
+    free(malloc(10));
+    for (;;)
+        pause();
+    return unused;
+}
+
+static void start_sleeper(void) {
+    pthread_t thread;
+    pthread_attr_t small;
+    CHECK(!pthread_attr_init(&small));
+    CHECK(!pthread_attr_setstacksize(&small, 64 * KIB));
+    CHECK(!pthread_create(&thread, &small, sleeps_for_ever, NULL));
+}
+
+/* Allocates and frees some MiB in small blocks; one in fifty is freed last. */
+static void burst(void) {
+    enum { BLOCKS = 20000 };
+    static void *blocks[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++)
+        CHECK(blocks[i] = memset(malloc(400 + i % 3000), 1, 400));
+    for (int i = 0; i < BLOCKS; i++)
+        if (i % 50)
+            free(blocks[i]);
+    for (int i = 0; i < BLOCKS; i += 50)
+        free(blocks[i]);
+}
+
+static void wait_for_helper(void) {
+    WAIT_UNTIL(helper(), 1000, (burst(), 10000))
+}
+
+/* How often the helper has waited for something. */
+static unsigned long waits(void) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/status", helper());
+    return proc_kib(path, "voluntary_ctxt_switches:");
+}
+
+/* Whether it sleeps: it does not look at the clock any more. */
+static int is_asleep(void) {
+    unsigned long before = waits();
+    usleep(700000);
+    return waits() == before;
+}
+
+/* All memory is locked, so that the kernel takes nothing. */
+static void sleeps_beside_locked(int argc, char **argv) {
+    (void)argc, (void)argv;
+    start_sleeper();
+    wait_for_helper();
+    CHECK(!mlockall(MCL_CURRENT | MCL_FUTURE));
+    burst();
+    WAIT_UNTIL(is_asleep(), 60, 1)
+    say("done", 1);
+}
+
+static void *bursts_for_ever(void *unused) {
+    void **blocks = malloc(20000 * sizeof *blocks);
+    CHECK(blocks);
+    for (;;) {
+        for (int i = 0; i < 20000; i++)
+            CHECK(blocks[i] = memset(malloc(900 + i % 1500), 1, 900));
+        for (int i = 0; i < 20000; i++)
+            free(blocks[i]);
+    }
+    return unused;
+}
+
+/* Forks while others hold the locks of their arenas, which are out of use in the child then. */
+static void sleeps_in_children(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { CHILDREN = 8 };
+    for (int i = 0; i < 3; i++) {
+        pthread_t thread;
+        CHECK(!pthread_create(&thread, NULL, bursts_for_ever, NULL));
+    }
+    usleep(300000);
+    pid_t children[CHILDREN];
+    for (int i = 0; i < CHILDREN; i++) {
+        usleep(7000 + i * 37);
+        CHECK((children[i] = fork()) >= 0);
+        if (!children[i]) {
+            start_sleeper();
+            wait_for_helper();
+            WAIT_UNTIL(is_asleep(), 60, 1)
+            _exit(0);
+        }
+    }
+    for (int i = 0; i < CHILDREN; i++) {
+        int status;
+        CHECK(waitpid(children[i], &status, 0) == children[i] && status == 0);
+    }
+    say("done", 1);
+    fflush(stdout);
+    _exit(0);
+}
+
+/* A thread that runs otherwise than the program starts the helper. */
+static void *bursts_elsewhere(void *unused) {
+    cpu_set_t first;
+    CHECK(!sched_getaffinity(0, sizeof first, &first));
+    int cpu = 0;
+    while (!CPU_ISSET(cpu, &first))
+        cpu++;
+    CPU_ZERO(&first);
+    CPU_SET(cpu, &first);
+    CHECK(!pthread_setaffinity_np(pthread_self(), sizeof first, &first));
+    struct sched_param none = {0};
+    CHECK(!pthread_setschedparam(pthread_self(), SCHED_BATCH, &none));
+    wait_for_helper();
+    return unused;
+}
+
+static void runs_as_the_program(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    CHECK(!pthread_create(&thread, NULL, bursts_elsewhere, NULL));
+    CHECK(!pthread_join(thread, NULL));
+    start_sleeper();
+    wait_for_helper();
+    int of = helper();
+    cpu_set_t own, its;
+    CHECK(!sched_getaffinity(0, sizeof own, &own));
+    WAIT_UNTIL(sched_getscheduler(of) == SCHED_OTHER, 1000, 1000)
+    WAIT_UNTIL(!sched_getaffinity(of, sizeof its, &its) && CPU_EQUAL(&own, &its), 1000, 1000)
+    say("done", 1);
+}
+
+/* The user may have no more threads for a while. */
+static void starts_later(int argc, char **argv) {
+    (void)argc, (void)argv;
+    start_sleeper();
+    if (!geteuid()) {
+        /* No such limit holds for root. */
+        CHECK(!setgroups(0, NULL) && !setgid(65534) && !setuid(65534));
+    }
+    struct rlimit before, none;
+    CHECK(!getrlimit(RLIMIT_NPROC, &before));
+    none = before;
+    none.rlim_cur = 0;
+    CHECK(!setrlimit(RLIMIT_NPROC, &none));
+    for (int i = 0; i < 20; i++)
+        burst();
+    CHECK(!helper());
+    CHECK(!setrlimit(RLIMIT_NPROC, &before));
+    wait_for_helper();
+    say("done", 1);
+}
+
+static void *bursts_once(void *unused) {
+    burst();
+    return unused;
+}
+
+/* The first thread beside the program's own has one CPU only. */
+static void counts_cpus_before_pins(int argc, char **argv) {
+    (void)argc, (void)argv;
+    cpu_set_t all, one;
+    CHECK(!sched_getaffinity(0, sizeof all, &all));
+    int cpu = 0;
+    while (!CPU_ISSET(cpu, &all))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    pthread_t thread;
+    pthread_attr_t pinned;
+    CHECK(!pthread_attr_init(&pinned));
+    CHECK(!pthread_attr_setaffinity_np(&pinned, sizeof one, &one));
+    free(malloc(100));
+    CHECK(!pthread_create(&thread, &pinned, bursts_once, NULL));
+    CHECK(!pthread_join(thread, NULL));
+    say("cpus", (unsigned long)CPU_COUNT(&all));
+    malloc_stats();
+}
+
+static const struct mode modes[] = {
+    {"sleeps_beside_locked", sleeps_beside_locked},
+    {"sleeps_in_children", sleeps_in_children},
+    {"runs_as_the_program", runs_as_the_program},
+    {"starts_later", starts_later},
+    {"counts_cpus_before_pins", counts_cpus_before_pins},
+    {NULL, NULL},
+};
+
+int main(int argc, char **argv) { return run_mode(modes, argc, argv); }
