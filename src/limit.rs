@@ -46,19 +46,23 @@ pub fn is_above_soft() -> bool {
     limit != 0 && used() > limit
 }
 
-/// Takes note of a process that is not above its soft limit: once it is below seven eighths of it, it may cross
-/// it again.
+/// Whether the process is above its soft limit, or was and did not come down again.
 #[inline]
-pub fn note_below_soft() {
-    if ABOVE.load(Relaxed) {
-        let limit = config::SOFT_LIMIT.load(Relaxed);
-        if used() < limit - limit / 8 {
-            ABOVE.store(false, Relaxed);
-        }
-    }
+pub fn is_at_soft() -> bool {
+    is_above_soft() || ABOVE.load(Relaxed)
 }
 
-/// Whether the process, which is above its soft limit, crossed it since it was last below.
+/// Whether the process is below seven eighths of its soft limit: then it may cross it again.
+pub fn came_down() -> bool {
+    let limit = config::SOFT_LIMIT.load(Relaxed);
+    let is_down = used() < limit - limit / 8 || limit == 0;
+    if is_down {
+        ABOVE.store(false, Relaxed);
+    }
+    is_down
+}
+
+/// Whether the process is above its soft limit, and was not since it last came down.
 pub fn is_crossed() -> bool {
-    !ABOVE.swap(true, Relaxed)
+    is_above_soft() && !ABOVE.swap(true, Relaxed)
 }

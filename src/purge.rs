@@ -60,7 +60,7 @@ static UNDERWAY: AtomicUsize = AtomicUsize::new(0);
 /// The last epoch in which a slow path ticked.
 static TICKED: AtomicU64 = AtomicU64::new(0);
 
-/// Milliseconds between two looks for what a process above its soft limit can give back.
+/// Milliseconds between two looks for what a process at its soft limit can give back.
 const SOFT_LIMIT_MILLISECONDS: u64 = 50;
 
 /// When that was last done, in those.
@@ -258,8 +258,8 @@ fn purge_one_chunk(
     }
 }
 
-/// As [`trim`], for a process that stays above its soft limit, if much is free, and not all the time.
-pub fn trim_above_soft_limit() {
+/// As [`trim`], for a process that stays near its soft limit, if much is free, and not all the time.
+pub fn trim_at_soft_limit() {
     let now = os::coarse_milliseconds() / SOFT_LIMIT_MILLISECONDS;
     if TRIMMED.load(Relaxed) != now && is_worth_it() && TRIMMED.swap(now, Relaxed) != now {
         trim(0);

@@ -114,21 +114,22 @@ fn poll_or_start(may_start: bool) {
     look_at_soft_limit();
 }
 
-/// Above the soft limit gives back what is free, and calls the hook if it was crossed just now. No lock is held.
+/// Gives back what is free above the soft limit, and calls the hook if that was crossed just now. No lock is held.
 #[inline]
 pub fn look_at_soft_limit() {
-    if limit::is_above_soft() {
+    if limit::is_at_soft() {
         keep_soft_limit();
-    } else {
-        limit::note_below_soft();
     }
 }
 
 #[cold]
 #[inline(never)]
 fn keep_soft_limit() {
+    if limit::came_down() {
+        return;
+    }
     if !limit::is_crossed() {
-        return purge::trim_above_soft_limit();
+        return purge::trim_at_soft_limit();
     }
     purge::trim(0);
     call_hook();

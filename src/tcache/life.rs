@@ -249,7 +249,8 @@ impl Tcache {
     /// can not be entered; with a cache that waits there, if wanted, or null.
     fn enter(wants_cache: bool) -> (&'static Arena, *mut Tcache) {
         let mut arena = ARENAS.for_new_thread();
-        loop {
+        // Each may be held by a thread that a signal handler interrupted.
+        for _ in 0..ARENAS.count() + 1 {
             match arena.lock_open() {
                 Some(mut held) if arena.join(&held) => {
                     let parked =
@@ -259,14 +260,15 @@ impl Tcache {
                 _ => {
                     let other = ARENAS.choose(arena.id());
                     if other.id() == arena.id() {
-                        // Counted in without the lock, which another thread holds for very long.
-                        arena.attach().attach();
-                        return (arena, ptr::null_mut());
+                        break;
                     }
                     arena = other;
                 }
             }
         }
+        // Counted in without the lock, which another thread holds for very long.
+        arena.attach().attach();
+        (arena, ptr::null_mut())
     }
 
     /// Leaves an arena that was closed at a fork, for one that is in use.
