@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Rust, and what the machine does not have yet: Debian's
-# packages of the programs that the tests run, strace and a C++ compiler. Needs root, or sudo.
+# packages of the programs that the tests run, strace and a C++ compiler; or the packages that are
+# named instead. Needs root, or sudo.
 set -euo pipefail
 
 packages=(
@@ -29,6 +30,10 @@ install() {
         --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+if [ "$#" -gt 0 ]; then
+    install "$@"
+    exit
+fi
 install "${packages[@]}"
 # CPython's own tests are a package of its version.
 install "lib$(basename "$(readlink -f /usr/bin/python3)")-testsuite"

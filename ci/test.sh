@@ -26,5 +26,6 @@ step "misuse, fork, threads, limits and page sizes with the invariants checked" 
 step "loom models" ci/loom.sh
 step "short stress" ci/stress.sh
 step "real programs" ci/programs.sh
+step "64-bit ARM, emulated" ci/aarch64.sh
 echo
 echo "all tests passed in $SECONDS s"

@@ -19,7 +19,10 @@ use core::sync::atomic::Ordering::Relaxed;
 
 /// Says that the C functions of the process are these, so that nothing but the program's own
 /// calls of sbrk(2) moves the break.
-pub fn set_process_malloc() {
+///
+/// # Safety
+/// So it is: another malloc that moves the break at the same time would get the same memory.
+pub unsafe fn set_process_malloc() {
     config::set_process_malloc();
 }
 

@@ -63,8 +63,8 @@ impl Arenite {
     }
 
     /// Gives back to the kernel all memory that is free in the arenas, as `malloc_trim(0)` does
-    /// (malloc_trim(3)). Returns the bytes given back. Blocks cached by other threads stay with
-    /// them.
+    /// (malloc_trim(3)). Returns the bytes given back, of memory or, where that is more, of address space. Blocks
+    /// cached by other threads that run stay with them.
     pub fn trim(&self) -> usize {
         thread::come_back();
         purge::trim(0)

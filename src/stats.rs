@@ -33,6 +33,7 @@ pub struct ClassStats {
 /// Figures of the process. Other threads go on meanwhile, so that sums may be off by what they
 /// do in that time.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Stats {
     /// Bytes by which the break was moved, now.
     pub brk_bytes: usize,

@@ -129,23 +129,60 @@ macro_rules! retry {
             )
         }
 
-        /// Without the assembly, memory that is out ends the process.
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        #[unsafe(naked)]
         unsafe extern "C" fn $name(bytes: usize, align: usize) -> *mut c_void {
-            let block = $allocate(bytes, align);
-            if block.is_null() {
-                // SAFETY: no precondition.
-                unsafe { libc::abort() }
-            }
-            block
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "stp x29, x30, [sp, #-48]!",
+                ".cfi_adjust_cfa_offset 48",
+                ".cfi_rel_offset x29, 0",
+                ".cfi_rel_offset x30, 8",
+                "stp x19, x20, [sp, #16]",
+                ".cfi_rel_offset x19, 16",
+                ".cfi_rel_offset x20, 24",
+                "str x21, [sp, #32]",
+                ".cfi_rel_offset x21, 32",
+                "mov x19, x0",
+                "mov x20, x1",
+                // What called the operator: this was jumped to.
+                "mov x21, x30",
+                "2: mov x0, x21",
+                "bl {handler}",
+                "cbz x0, 3f",
+                "blr x0",
+                "mov x0, x19",
+                "mov x1, x20",
+                "bl {allocate}",
+                "cbz x0, 2b",
+                "ldr x21, [sp, #32]",
+                "ldp x19, x20, [sp, #16]",
+                "ldp x29, x30, [sp], #48",
+                ".cfi_remember_state",
+                ".cfi_adjust_cfa_offset -48",
+                ".cfi_restore x29",
+                ".cfi_restore x30",
+                ".cfi_restore x19",
+                ".cfi_restore x20",
+                ".cfi_restore x21",
+                "ret",
+                ".cfi_restore_state",
+                "3: mov x0, x21",
+                "bl {throw}",
+                "brk #1",
+                ".cfi_endproc",
+                handler = sym new_handler,
+                allocate = sym $allocate,
+                throw = sym throw,
+            )
         }
     };
 }
 
 /// Calls the thrower for the code at the address that it is given, which does not return.
-#[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 unsafe extern "C" fn throw() {
+    #[cfg(target_arch = "x86_64")]
     core::arch::naked_asm!(
         ".cfi_startproc",
         "sub rsp, 8",
@@ -156,7 +193,23 @@ unsafe extern "C" fn throw() {
         "jmp rax",
         ".cfi_endproc",
         thrower = sym bad_alloc_thrower,
-    )
+    );
+    #[cfg(target_arch = "aarch64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_adjust_cfa_offset 16",
+        ".cfi_rel_offset x29, 0",
+        ".cfi_rel_offset x30, 8",
+        "bl {thrower}",
+        "ldp x29, x30, [sp], #16",
+        ".cfi_adjust_cfa_offset -16",
+        ".cfi_restore x29",
+        ".cfi_restore x30",
+        "br x0",
+        ".cfi_endproc",
+        thrower = sym bad_alloc_thrower,
+    );
 }
 
 retry!(retry_or_throw, allocate);

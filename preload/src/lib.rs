@@ -34,7 +34,8 @@ fn is_process_malloc() -> bool {
 /// Runs when the library is loaded.
 extern "C" fn at_start() {
     if is_process_malloc() {
-        arenite_core::c_api::set_process_malloc();
+        // SAFETY: it was looked up just now.
+        unsafe { arenite_core::c_api::set_process_malloc() };
     }
 }
 
