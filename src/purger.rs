@@ -76,8 +76,8 @@ static STACK: AtomicUsize = AtomicUsize::new(0);
 /// How many of the sizes turned out to be too small.
 static SMALL_STACKS: AtomicUsize = AtomicUsize::new(0);
 
-/// Epochs in which nothing went back, and nothing cools, after which the helper sleeps, or ends: twice the decay
-/// time.
+/// Epochs in which nothing went back, nothing cools, and little is free or nobody touched it, after which the helper
+/// sleeps, or ends: twice the decay time.
 const IDLE_EPOCHS: u32 = 2 * STEPS as u32;
 
 /// Milliseconds after which the helper looks at its control group at the latest.
@@ -333,11 +333,15 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     }
     let has_own_files = os::leave_open_files();
     os::run_as_main_thread();
-    let (mut idle, mut ticked) = (0, None);
+    let (mut idle, mut ticked_in, mut free) = (0, None, 0);
     while let (Some(milliseconds), Some(epoch)) = (purge::epoch_milliseconds(), purge::epoch()) {
         let is_urgent = has_own_files && pressure::look() > 0;
-        if ticked.replace(epoch) != Some(epoch) || is_urgent {
-            idle = if purge::tick(epoch, usize::MAX, true) { 0 } else { idle + 1 };
+        if ticked_in.replace(epoch) != Some(epoch) || is_urgent {
+            let did_something = purge::tick(epoch, usize::MAX, true);
+            // What nobody touches, and does not go either, the kernel does not take.
+            let before = core::mem::replace(&mut free, purge::purgeable_bytes());
+            let may_go = purge::is_worth_it() && free != before;
+            idle = if did_something || may_go { 0 } else { idle + 1 };
         }
         if idle >= IDLE_EPOCHS {
             if threads() <= 1 {
@@ -371,7 +375,7 @@ fn has_room() -> bool {
 
 /// Sleeps until somebody sees something to do.
 fn sleep() {
-    // What is free now the kernel does not take, or it had gone: memory that the program locked.
+    // What is free now the kernel does not take: memory that the program locked.
     let refused = purge::purgeable_bytes();
     // Who sees more first wakes nobody: so it is looked at again.
     if !change(RUNS, SLEEPS) || (purge::is_worth_it_beyond(refused) && change(SLEEPS, RUNS)) {
