@@ -33,6 +33,7 @@ for file in tests/*.rs; do
 done
 
 cargo build --quiet --release --target "$target" -p arenite-preload --lib
+cargo build --quiet --release --target "$target" -p arenite --example plugin --features dynamic_tls
 programs=$(mktemp -d)
 trap 'rm -r "$programs"' EXIT
 flags=(-O1 -g -fno-builtin -pthread -w)
@@ -55,6 +56,7 @@ for mode in forms null_is_nothing zero_is_unique throwing not_throwing not_throw
     run new_delete "$mode"
 done
 run host "$programs/plugin.so"
+run host "$build/release/examples/libplugin.so"
 for mode in travel producer_consumer detached cancellation; do
     run threads "$mode"
 done

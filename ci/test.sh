@@ -18,6 +18,8 @@ if cargo fmt --version >/dev/null 2>&1; then
 fi
 if cargo clippy --version >/dev/null 2>&1; then
     step "clippy" cargo clippy --quiet --workspace --all-targets -- --deny warnings
+    step "clippy, as in a library" cargo clippy --quiet -p arenite --all-targets --features dynamic_tls \
+        -- --deny warnings
 fi
 step "build" cargo build --release
 step "fast paths" ci/fast_paths.sh

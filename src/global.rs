@@ -24,7 +24,8 @@ use core::alloc::{GlobalAlloc, Layout};
 /// All values of this type are the same allocator: its state is the process's.
 ///
 /// A shared library that has it must not be unloaded by dlclose(3): threads that used it end later, by code
-/// of its. Link such a library with `-z nodelete`, as libarenite.so is.
+/// of its. Link such a library with `-z nodelete`, as libarenite.so is. If it comes by dlopen(3), switch the
+/// feature `dynamic_tls` on: glibc has little room for thread-local variables of such libraries else.
 ///
 /// # Settings
 ///

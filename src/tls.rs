@@ -6,6 +6,11 @@
 //! null: everything misses in the empty cache and ends in the slow path, which starts the
 //! thread.
 //!
+//! With the feature `dynamic_tls` it is a general-dynamic one, which needs nothing of glibc's reserve: for a
+//! Rust library that comes by `dlopen`, and would else take all of that library's thread-local variables
+//! there, since one access of the kind marks the whole of it. What glibc then allocates for a thread's first access comes from the
+//! process's own malloc, which such a library is not.
+//!
 //! Another thread may turn the word of one that sleeps to the empty cache (`tcache/drain.rs`).
 
 use crate::tcache::{EMPTY, Tcache};
@@ -31,7 +36,58 @@ global_asm!(
 
 /// The thread's cache, or the empty cache before the thread's first slow path and after its
 /// end.
-#[cfg(target_arch = "x86_64")]
+#[cfg(feature = "dynamic_tls")]
+#[inline(always)]
+pub fn get() -> *mut Tcache {
+    // SAFETY: the thread's own word. Relaxed: the thread itself reads it.
+    unsafe { (*address()).load(Relaxed) }
+}
+
+/// Where the calling thread's word lies: for others to write, too, until the thread ends.
+#[cfg(all(feature = "dynamic_tls", target_arch = "x86_64"))]
+pub fn address() -> *mut AtomicPtr<Tcache> {
+    let address: *mut AtomicPtr<Tcache>;
+    // SAFETY: calls `__tls_get_addr` by the sequence of the psABI, which linkers know.
+    unsafe {
+        asm!(
+            ".byte 0x66",
+            "lea rdi, [rip + arenite_tcache_slot@TLSGD]",
+            ".byte 0x66, 0x66",
+            "rex64",
+            "call __tls_get_addr@PLT",
+            out("rax") address,
+            clobber_abi("C"),
+        );
+    }
+    address
+}
+
+/// Where the calling thread's word lies: for others to write, too, until the thread ends.
+#[cfg(all(feature = "dynamic_tls", target_arch = "aarch64"))]
+pub fn address() -> *mut AtomicPtr<Tcache> {
+    let address: *mut AtomicPtr<Tcache>;
+    // SAFETY: calls the descriptor's function by the sequence of the ABI for it, which returns an offset in
+    // x0 and changes no other register but x1 and the link.
+    unsafe {
+        asm!(
+            "adrp x0, :tlsdesc:arenite_tcache_slot",
+            "ldr x1, [x0, :tlsdesc_lo12:arenite_tcache_slot]",
+            "add x0, x0, :tlsdesc_lo12:arenite_tcache_slot",
+            ".tlsdesccall arenite_tcache_slot",
+            "blr x1",
+            "mrs x1, tpidr_el0",
+            "add x0, x0, x1",
+            out("x0") address,
+            out("x1") _,
+            out("x30") _,
+        );
+    }
+    address
+}
+
+/// The thread's cache, or the empty cache before the thread's first slow path and after its
+/// end.
+#[cfg(all(not(feature = "dynamic_tls"), target_arch = "x86_64"))]
 #[inline(always)]
 pub fn get() -> *mut Tcache {
     let tcache: *mut Tcache;
@@ -48,7 +104,7 @@ pub fn get() -> *mut Tcache {
 }
 
 /// Where the calling thread's word lies: for others to write, too, until the thread ends.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(not(feature = "dynamic_tls"), target_arch = "x86_64"))]
 pub fn address() -> *mut AtomicPtr<Tcache> {
     let address: *mut AtomicPtr<Tcache>;
     // SAFETY: computes an address; %fs:0 holds that of the thread's TLS (psABI).
@@ -65,7 +121,7 @@ pub fn address() -> *mut AtomicPtr<Tcache> {
 
 /// The thread's cache, or the empty cache before the thread's first slow path and after its
 /// end.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(not(feature = "dynamic_tls"), target_arch = "aarch64"))]
 #[inline(always)]
 pub fn get() -> *mut Tcache {
     let tcache: *mut Tcache;
@@ -85,7 +141,7 @@ pub fn get() -> *mut Tcache {
 }
 
 /// Where the calling thread's word lies: for others to write, too, until the thread ends.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(not(feature = "dynamic_tls"), target_arch = "aarch64"))]
 pub fn address() -> *mut AtomicPtr<Tcache> {
     let address: *mut AtomicPtr<Tcache>;
     // SAFETY: as on x86_64.

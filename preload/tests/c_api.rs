@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Outcome, compile, compile_with, library, on_system, passes, run};
+use common::{Outcome, build, compile, compile_with, finish, library, on_system, passes, run};
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
@@ -347,7 +347,18 @@ fn cxx(mode: &str) {
 #[test]
 fn cxx_in_a_plug_in_of_a_c_program() {
     let plugin = compile_with("plugin.cpp", &["-std=c++17", "-shared", "-fPIC"]);
-    run(&compile("host.c"), &[&plugin.display().to_string()]).expect_done();
+    run(&compile("host.c"), &[plugin]).expect_done();
+}
+
+/// Its own Arenite beside whatever malloc the process has.
+#[test]
+fn rust_in_a_plug_in_with_much_that_is_thread_local() {
+    let target = build(&["-p", "arenite", "--example", "plugin", "--features", "dynamic_tls"]);
+    let plugin = target.join("release/examples/libplugin.so");
+    run(&compile("host.c"), &[&plugin]).expect_done();
+    let mut alone = Command::new(compile("host.c"));
+    alone.arg(plugin);
+    finish(alone).expect_done();
 }
 
 #[test]

@@ -48,21 +48,28 @@ pub fn library() -> &'static Path {
         if let Some(given) = std::env::var_os("ARENITE_SO") {
             return PathBuf::from(given);
         }
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--release", "--lib"])
-            .args(["-p", env!("CARGO_PKG_NAME"), "--target-dir"])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("run cargo");
-        assert!(status.success(), "libarenite.so does not build");
+        let target = build(&["--lib", "-p", env!("CARGO_PKG_NAME")]);
         let copy = scratch().join("libarenite.so");
         let fresh = scratch().join(format!("libarenite.so.{}", std::process::id()));
         std::fs::copy(target.join("release/libarenite.so"), &fresh).expect("copy libarenite.so");
         std::fs::rename(&fresh, &copy).expect("place libarenite.so");
         copy
     })
+}
+
+/// Builds what `cargo build --release` with these arguments makes; the target directory.
+pub fn build(arguments: &[&str]) -> &'static Path {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release"])
+        .args(arguments)
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("run cargo");
+    assert!(status.success(), "cargo build {arguments:?} fails");
+    target
 }
 
 /// Compiles `tests/c/<source>` and returns the program; once per test process.
