@@ -104,15 +104,21 @@ static void sleeps_in_children(int argc, char **argv) {
     _exit(0);
 }
 
-/* A thread that runs otherwise than the program starts the helper. */
-static void *bursts_elsewhere(void *unused) {
-    cpu_set_t first;
-    CHECK(!sched_getaffinity(0, sizeof first, &first));
+/* The first CPU that the thread may use. */
+static cpu_set_t first_cpu(void) {
+    cpu_set_t all, first;
+    CHECK(!sched_getaffinity(0, sizeof all, &all));
     int cpu = 0;
-    while (!CPU_ISSET(cpu, &first))
+    while (!CPU_ISSET(cpu, &all))
         cpu++;
     CPU_ZERO(&first);
     CPU_SET(cpu, &first);
+    return first;
+}
+
+/* A thread that runs otherwise than the program starts the helper. */
+static void *bursts_elsewhere(void *unused) {
+    cpu_set_t first = first_cpu();
     CHECK(!pthread_setaffinity_np(pthread_self(), sizeof first, &first));
     struct sched_param none = {0};
     CHECK(!pthread_setschedparam(pthread_self(), SCHED_BATCH, &none));
@@ -164,13 +170,8 @@ static void *bursts_once(void *unused) {
 /* The first thread beside the program's own has one CPU only. */
 static void counts_cpus_before_pins(int argc, char **argv) {
     (void)argc, (void)argv;
-    cpu_set_t all, one;
+    cpu_set_t all, one = first_cpu();
     CHECK(!sched_getaffinity(0, sizeof all, &all));
-    int cpu = 0;
-    while (!CPU_ISSET(cpu, &all))
-        cpu++;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
     pthread_t thread;
     pthread_attr_t pinned;
     CHECK(!pthread_attr_init(&pinned));
