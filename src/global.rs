@@ -158,7 +158,7 @@ impl Arenite {
     pub fn set_decay_ms(&self, milliseconds: usize) {
         self.program.put_in_force();
         config::set(Key::DecayMs, milliseconds, Origin::Program);
-        purger::settings_changed();
+        purger::decay_time_changed();
     }
 
     /// The slow way, which also puts built-in settings in force: the fast paths know nothing of

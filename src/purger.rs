@@ -183,8 +183,8 @@ fn wake() {
     }
 }
 
-/// The decay time or a limit is another one from now on.
-pub fn settings_changed() {
+/// The decay time is another one from now on: the helper may wait for the old one.
+pub fn decay_time_changed() {
     if STATE.load(Relaxed) == RUNS {
         os::futex_wake(&STATE);
     }

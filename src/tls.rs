@@ -7,9 +7,9 @@
 //! thread.
 //!
 //! With the feature `dynamic_tls` it is a general-dynamic one, which needs nothing of glibc's reserve: for a
-//! Rust library that comes by `dlopen`, and would else take all of that library's thread-local variables
-//! there, since one access of the kind marks the whole of it. What glibc then allocates for a thread's first access comes from the
-//! process's own malloc, which such a library is not.
+//! Rust library that comes by `dlopen`. One initial-exec access marks the whole of it, and puts all its
+//! thread-local variables there. What glibc allocates at a thread's first access comes from the process's
+//! own malloc, which such a library is not.
 //!
 //! Another thread may turn the word of one that sleeps to the empty cache (`tcache/drain.rs`).
 

@@ -181,7 +181,7 @@ impl Inner {
         unsafe {
             let chunk = self.give_run(run.start, run.pages, gone);
             if let Some(chunk) = chunk {
-                forget_joints(chunk, run);
+                forget_around(chunk, run);
             }
             // Between a purged chunk and one that was never touched there may be a dirty rest that is less
             // than a page of the kernel, and never goes back alone.
@@ -238,22 +238,21 @@ impl Inner {
     }
 }
 
-/// Gives back what describes the pages around both ends of a run that became part of a larger chunk: each
-/// of the two alone did not fill a page of descriptors there.
+/// Gives back what describes the pages around a run that became part of a larger chunk: alone it did not fill the
+/// pages of descriptors at its ends.
 ///
 /// # Safety
 /// The run lies in the free chunk that begins at `chunk`, of the arena whose lock is held.
-unsafe fn forget_joints(chunk: usize, run: Run) {
+unsafe fn forget_around(chunk: usize, run: Run) {
     let near = page_map::described_by(os::page_size());
     // SAFETY: the caller's contract: descriptors between the chunk's first and last one say `Inside`.
     unsafe {
-        let last = chunk + ((*page_map::desc(chunk)).pages as usize - 1) * PAGE;
-        let end = run.start + run.pages * PAGE;
-        for joint in [run.start, end] {
-            let (from, to) = ((chunk + PAGE).max(joint - near), last.min(joint + near));
-            if from < joint && joint < to {
-                page_map::forget(from, to - from);
-            }
+        let pages = (*page_map::desc(chunk)).pages as usize;
+        let (first, last) = (chunk + PAGE, chunk + (pages - 1) * PAGE);
+        let from = first.max(run.start - near);
+        let to = last.min(run.start + run.pages * PAGE + near);
+        if pages > run.pages && from < to {
+            page_map::forget(from, to - from);
         }
     }
 }
