@@ -98,6 +98,39 @@ fn what_is_free_in_one_arena_serves_the_slabs_of_others() {
 }
 
 #[test]
+fn what_is_free_in_one_arena_serves_the_large_blocks_of_others() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const COUNT: usize = 64;
+    let large = Layout::from_size_align(100 << 10, 16).expect("a valid layout");
+    // SAFETY: the layout is not empty.
+    let allocate_large = move || Block(unsafe { ARENITE.alloc(large) });
+    // SAFETY: allocated with this layout, and used by nobody.
+    let free_large = |Block(block): Block| unsafe { ARENITE.dealloc(block, large) };
+    ARENITE.set_decay_ms(config::NEVER);
+    let (freed, _last) = {
+        let blocks: Vec<Block> = (0..COUNT).map(|_| allocate_large()).collect();
+        let freed: Vec<usize> = blocks.iter().map(|block| block.0.addr()).collect();
+        // Keeps what is free below it from the top.
+        let last = allocate(SIZE);
+        blocks.into_iter().for_each(free_large);
+        (freed, last)
+    };
+    let before = stats::collect().in_use_blocks;
+    let other = thread::spawn(move || (0..COUNT).map(|_| allocate_large()).collect::<Vec<Block>>());
+    let blocks = other.join().expect("no panic");
+    let lies_there = |block: &&Block| {
+        let end = block.0.addr() + large.size();
+        freed.iter().any(|&start| start < end && block.0.addr() < start + large.size())
+    };
+    let taken = blocks.iter().filter(lies_there).count();
+    let during = stats::collect().in_use_blocks;
+    blocks.into_iter().for_each(free_large);
+    assert!(taken >= COUNT * 3 / 4, "{taken} of {COUNT} blocks lie where others did");
+    assert_eq!(during, before + COUNT);
+    assert_eq!(stats::collect().in_use_blocks, before);
+}
+
+#[test]
 fn a_thread_that_trades_goes_where_memory_is_free() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const LIVE: usize = 32 << 20;

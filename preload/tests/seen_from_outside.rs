@@ -178,6 +178,13 @@ fn a_large_block_is_a_mapping() {
 }
 
 #[test]
+fn a_top_that_a_large_program_needs_again_and_again_stays() {
+    let (calls, _) = trace_mode("breathing");
+    let settled = between(&calls, "settled", "end");
+    assert!(!settled.iter().any(Call::moves_memory), "{settled:#?}");
+}
+
+#[test]
 fn a_foreign_sbrk_between_two_mallocs() {
     let (calls, _) = trace_mode("study_break");
     let start = initial_break(&calls);

@@ -1,7 +1,7 @@
 //! Runs of pages: where slabs and large blocks come from and go back to.
 
 use super::chunk::{self, Chunk};
-use super::{ARENAS, Inner};
+use super::{ARENAS, Arena, Guard, Inner};
 use crate::check::invariant;
 use crate::config;
 use crate::heap::reach::REACH;
@@ -17,7 +17,8 @@ use crate::size_class::GRANULE;
 use crate::window::{self, NO_WINDOW};
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Most free bytes that a top keeps because the program needed them again after a trim.
+/// Most free bytes that a top keeps because the program needed them again after a trim; half of what is in use,
+/// if that is more.
 const MAX_TRIM_SLACK: usize = 64 * 1024 * 1024;
 
 /// Bytes of dirty chunks from which an arena lends of them to others that would touch fresh memory.
@@ -60,26 +61,9 @@ impl Run {
 }
 
 impl Inner {
-    /// A run of `pages` pages at a multiple of `align` bytes, of this arena's own: from the bins, else from
-    /// the top; if the arena `grows` for it, else from more memory. `None` when there is none, or the
-    /// hard limit would be crossed. (What is free and dirty counts already, but whoever meets the
-    /// limit gives that back first.)
-    ///
-    /// # Safety
-    /// The arena's lock is held.
-    pub unsafe fn take_run(&mut self, pages: usize, align: usize, grows: bool) -> Option<Run> {
-        // SAFETY: the caller's contract.
-        unsafe {
-            if !limit::admits(pages * PAGE) {
-                return None;
-            }
-            let at_hand = self.take_at_hand(pages, align);
-            if at_hand.is_some() || !grows { at_hand } else { self.take_fresh(pages, align) }
-        }
-    }
-
-    /// As [`Inner::take_run`], for a slab, whose granules have one owner: the run may be another arena's,
-    /// to which [`Inner::give_run_home`] gives it back.
+    /// A run of pages for a slab, whose granules have one owner: it may be another arena's, to which
+    /// [`Inner::give_run_home`] gives it back. `None` when there is none, or the hard limit would be crossed. (What
+    /// is free and dirty counts already, but whoever meets the limit gives that back first.)
     ///
     /// # Safety
     /// The arena's lock is held.
@@ -89,9 +73,12 @@ impl Inner {
             if !limit::admits(pages * PAGE) {
                 return None;
             }
-            if let Some(warm) = self.take_warm(pages) {
+            // Fresh memory comes last.
+            let touched =
+                self.take_touched(pages, GRANULE).or_else(|| self.borrow_run(pages, true));
+            if touched.is_some() {
                 self.decay.note(self.dirty_pages());
-                return Some(warm);
+                return touched;
             }
             self.take_at_hand(pages, GRANULE)
                 .or_else(|| self.borrow_run(pages, false))
@@ -118,19 +105,15 @@ impl Inner {
         unsafe { if self.grow(bytes) { self.take_from_top(pages, align) } else { None } }
     }
 
-    /// A run for a slab of pages that were touched before, of this arena, else of another one: fresh
-    /// memory comes last.
-    unsafe fn take_warm(&mut self, pages: usize) -> Option<Run> {
+    /// A run of this arena's pages that were touched before.
+    unsafe fn take_touched(&mut self, pages: usize, align: usize) -> Option<Run> {
         // SAFETY: the lock is held.
         unsafe {
-            let own = self.take_from_bins(pages, GRANULE, true);
-            if own.is_some() {
-                return own;
+            let dirty = self.take_from_bins(pages, align, true);
+            if dirty.is_none() && self.heap.spare_bytes() >= pages * PAGE {
+                return self.take_from_top(pages, align);
             }
-            if self.heap.spare_bytes() >= pages * PAGE {
-                return self.take_from_top(pages, GRANULE);
-            }
-            self.borrow_run(pages, true)
+            dirty
         }
     }
 
@@ -201,16 +184,12 @@ impl Inner {
         Some(Run { start, pages, flags, home: self.id })
     }
 
-    /// Takes a run of another arena's free chunks, if its lock is free at this instant; if `only_dirty`,
-    /// of those that hold memory, where that is not little.
+    /// Takes a run of another arena's free chunks; if `only_dirty`, of those that hold memory, where that is
+    /// not little.
     unsafe fn borrow_run(&mut self, pages: usize, only_dirty: bool) -> Option<Run> {
-        let own = self.id;
         let least = if only_dirty { BORROW_FROM } else { 0 };
-        let lenders = ARENAS.iter_open().filter(|other| other.id() != own);
-        lenders.filter(|other| other.dirty_bytes() >= least).find_map(|other| {
-            let mut other = other.try_lock()?;
-            // SAFETY: the other arena's lock is held by the guard. Only tried, never waited
-            // for: two arenas' locks have no order.
+        self.lenders(least).find_map(|mut other| {
+            // SAFETY: the other arena's lock is held by the guard.
             unsafe {
                 let run = other
                     .take_from_bins(pages, GRANULE, only_dirty)
@@ -220,6 +199,14 @@ impl Inner {
                 Some(run)
             }
         })
+    }
+
+    /// The other arenas with so many dirty bytes whose lock is free at this instant. Only tried, never waited
+    /// for: two arenas' locks have no order.
+    fn lenders(&self, least: usize) -> impl Iterator<Item = Guard<'static>> {
+        let own = self.id;
+        let others = ARENAS.iter_open().filter(move |other| other.id() != own);
+        others.filter(move |other| other.dirty_bytes() >= least).filter_map(Arena::try_lock)
     }
 
     /// Makes the top chunk hold `bytes` more, in this heap or a new one.
@@ -271,11 +258,11 @@ impl Inner {
 
     /// Takes note that the top takes memory from the kernel.
     fn note_growth(&mut self) {
+        let in_use = self.bytes_in_use();
         if core::mem::replace(&mut self.was_trimmed, false) {
             let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
-            self.trim_slack = kept.saturating_mul(2).min(MAX_TRIM_SLACK);
+            self.trim_slack = kept.saturating_mul(2).min(MAX_TRIM_SLACK.max(in_use / 2));
         }
-        let in_use = self.bytes_in_use();
         self.heap.ask_for_huge_pages(in_use);
     }
 
@@ -378,7 +365,7 @@ impl Inner {
     /// page of the free chunk, unless it became part of the top, or its heap is gone.
     ///
     /// # Safety
-    /// The run is one that `take_run` gave this arena, with a valid descriptor on its first
+    /// The run is one that this arena gave out, with a valid descriptor on its first
     /// page and `Inside` on all others; the arena is its home, and its lock is held.
     pub unsafe fn give_run(&mut self, start: usize, pages: usize, zero: bool) -> Option<usize> {
         // SAFETY: the lock is held; neighbours that are free are chunks of these bins.
@@ -486,8 +473,9 @@ impl Inner {
         left + self.trimmed(freed)
     }
 
-    /// A large block: a run of pages of its own, for which the heap grows if `grows`. Its address,
-    /// and whether it is zero.
+    /// A large block, at a multiple of `align` bytes: a run of pages that were touched before, of this arena or of
+    /// another one, whose block it is then; else of others that the arena has; if it `grows` for it, else of fresh
+    /// ones. Its address, and whether it is zero. `None` as in [`Inner::take_slab_run`].
     ///
     /// # Safety
     /// The arena's lock is held.
@@ -499,14 +487,44 @@ impl Inner {
     ) -> Option<(usize, bool)> {
         let pages = bytes.div_ceil(PAGE).max(1);
         let align = align.max(PAGE);
-        // SAFETY: the lock is held, and the run is new.
-        unsafe {
-            let run = self.take_run(pages, align, grows)?;
-            run.describe(PageState::Large);
-            self.large_blocks += 1;
-            self.large_bytes += pages * PAGE;
-            Some((run.start, run.flags & CHUNK_ZERO != 0))
+        if !limit::admits(pages * PAGE) {
+            return None;
         }
+        // SAFETY: the lock is held; the other arena's by the guard.
+        unsafe {
+            let touched = self.take_touched_large(pages, align).or_else(|| {
+                let mut lenders = self.lenders(pages * PAGE);
+                lenders.find_map(|mut other| other.take_touched_large(pages, align))
+            });
+            if touched.is_some() {
+                return touched;
+            }
+            let run = match self.take_at_hand(pages, align) {
+                None if grows => self.take_fresh(pages, align),
+                at_hand => at_hand,
+            };
+            run.map(|run| self.as_large(run))
+        }
+    }
+
+    unsafe fn take_touched_large(&mut self, pages: usize, align: usize) -> Option<(usize, bool)> {
+        // SAFETY: the lock is held.
+        unsafe {
+            let run = self
+                .take_touched(pages, align)
+                .or_else(|| self.take_from_magazines(pages, align))?;
+            self.decay.note(self.dirty_pages());
+            Some(self.as_large(run))
+        }
+    }
+
+    /// Makes a run of this arena's a large block; its address, and whether it is zero.
+    unsafe fn as_large(&mut self, run: Run) -> (usize, bool) {
+        // SAFETY: the lock is held, and the run is new.
+        unsafe { run.describe(PageState::Large) };
+        self.large_blocks += 1;
+        self.large_bytes += run.pages * PAGE;
+        (run.start, run.flags & CHUNK_ZERO != 0)
     }
 
     /// Takes a large block back.

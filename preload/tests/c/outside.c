@@ -85,6 +85,24 @@ static void large(int argc, char **argv) {
     mark("end");
 }
 
+/* A large program that needs a third of its memory again and again, at the top. */
+static void breathing(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { LIVE = 16, MORE = 6, ROUNDS = 30, SETTLED = 20 };
+    const size_t size = 16 << 20;
+    static void *live[LIVE], *more[MORE];
+    /* From here on blocks of this size come from the heap. */
+    free(malloc(size));
+    for (int i = 0; i < LIVE; i++) CHECK((live[i] = malloc(size)) && in_heap(live[i]));
+    for (int round = 0; round < ROUNDS; round++) {
+        if (round == SETTLED) mark("settled");
+        for (int i = 0; i < MORE; i++) CHECK(more[i] = malloc(size));
+        for (int i = MORE; i-- > 0;) free(more[i]);
+    }
+    mark("end");
+    for (int i = LIVE; i-- > 0;) free(live[i]);
+}
+
 /* The study's second program: someone else moves the break as well. The bytes
  * that sbrk returned are filled and must stay what they are, and no block may
  * lie on them. */
@@ -187,6 +205,7 @@ static const struct mode modes[] = {
     {"small", small},
     {"nothing", nothing},
     {"large", large},
+    {"breathing", breathing},
     {"foreign_break", foreign_break},
     {"study_break", study_break},
     {"lowered_break", lowered_break},
