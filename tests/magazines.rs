@@ -3,11 +3,12 @@
 
 use arenite::{Arenite, stats};
 use std::alloc::{GlobalAlloc, Layout};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-static ARENITE: Arenite = Arenite::new();
+static ARENITE: Arenite = Arenite::new().arenas(1);
 
 /// The figures are the process's, and each test's own.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -92,4 +93,29 @@ fn what_a_burst_freed_goes_home_when_nobody_wants_it() {
         slow_paths();
     }
     ARENITE.set_decay_ms(1000);
+}
+
+#[test]
+fn a_thread_that_only_frees_what_another_allocates_gives_small_magazines_away() {
+    let _alone = alone();
+    const SIZE: usize = 160;
+    const BATCH: usize = 50;
+    ARENITE.trim();
+    let (to_free, frees) = sync_channel::<Vec<usize>>(0);
+    let consumer = thread::spawn(move || {
+        let free_all = |batch: Vec<usize>| {
+            free(batch.into_iter().map(std::ptr::with_exposed_provenance_mut).collect(), SIZE)
+        };
+        frees.into_iter().for_each(free_all);
+    });
+    for _ in 0..1000 {
+        let batch = allocate(BATCH * SIZE, SIZE);
+        let batch = batch.into_iter().map(|block| block.expose_provenance()).collect();
+        to_free.send(batch).expect("the other thread waits");
+    }
+    let (_, cached) = figures(SIZE);
+    drop(to_free);
+    consumer.join().expect("no panic");
+    // Two full magazines; the thread's bin and spare, and those in the depot, held three.
+    assert!(cached < 32 * 1024, "{cached} bytes are cached");
 }

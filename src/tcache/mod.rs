@@ -9,6 +9,7 @@
 
 mod cool;
 mod crowd;
+mod direction;
 mod drain;
 mod life;
 mod remote;
@@ -31,6 +32,7 @@ use core::ptr;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicPtr, AtomicU16, compiler_fence};
 use crowd::Crowd;
+use direction::Direction;
 use drain::Drain;
 use word::Word;
 
@@ -116,6 +118,8 @@ pub struct Tcache {
     overflows: PerClass<Cell<u8>>,
     /// … and how often that was taken for more than it was.
     patience: PerClass<Cell<u8>>,
+    /// Per class, which way its blocks go (`direction.rs`).
+    directions: PerClass<Direction>,
     /// Bit n: class n is [`surplus::PROBED`].
     only_frees: Cell<u64>,
     /// Per class, how often it was refilled from slabs; up to [`SLOW_START`].
@@ -181,6 +185,7 @@ impl Tcache {
             places: PerClass([const { Word::<u16>::new(0) }; CLASS_PLACES]),
             overflows: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             patience: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
+            directions: PerClass([const { Direction::new() }; CLASS_PLACES]),
             only_frees: Cell::new(0),
             refills: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             pending: [const {
@@ -453,13 +458,14 @@ impl Tcache {
         self.bin(class).room.set(places as u32 * ROOM_UNIT);
     }
 
-    /// Makes a list the contents of the empty bin of `class`.
+    /// Makes a list, of at most a full magazine, the contents of the empty bin of `class`.
     fn fill(&self, class: Class, head: *mut Block, count: usize) {
         self.crowd.note_taken(count, size_class::size(class));
         let bin = self.bin(class);
-        let capacity = magazine_capacity(class);
+        self.directions[class].note_taken();
+        let capacity = self.capacity(class).max(count);
         self.places[class].set(capacity as u16);
-        bin.room.set((capacity - count.min(capacity)) as u32 * ROOM_UNIT);
+        bin.room.set((capacity - count) as u32 * ROOM_UNIT);
         self.begin_to_keep(class);
         compiler_fence(Release);
         bin.head.set(head);
@@ -480,7 +486,7 @@ impl Tcache {
     fn flush(&self, mut give: impl FnMut(Class, *mut Block, usize)) {
         for class in 1..CLASSES {
             if !self.bin(class).head.get().is_null() {
-                let bin = self.empty_bin(class, magazine_capacity(class));
+                let bin = self.empty_bin(class, self.capacity(class));
                 give(class, bin.head, bin.count);
             }
             if let Some(spare) = self.spare(class).take() {

@@ -7,8 +7,8 @@ use crate::sync::block::{Block, Chain};
 
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
 /// only frees, and nobody needs them …
-const MANY: u8 = 8;
-/// (one of more than so many blocks, or bytes, counts as several) …
+const MANY: usize = 8;
+/// (one of more than so many blocks, or bytes, counts as several, and small ones as less) …
 const MANY_BLOCKS: usize = 128;
 const MANY_BYTES: usize = 16 * 1024;
 /// … unless it was wrong before: each time doubles the number, up to this often.
@@ -21,7 +21,7 @@ const PROBE_IS_DUE: u8 = PROBED - 1;
 /// the thread sleeps. What lies in bins and depot after a burst stays there, and each block may keep a
 /// page, or a slab, of its own.
 pub(super) const PROBED: u8 = u8::MAX;
-const _: () = assert!(MANY << MOST_PATIENCE < ONLY_FREES);
+const _: () = assert!(MANY << MOST_PATIENCE < ONLY_FREES as usize);
 /// Blocks of the small magazine.
 const PROBE_BLOCKS: usize = 2;
 /// Places of a small bin, if few classes have one …
@@ -113,13 +113,17 @@ impl Tcache {
         }
     }
 
-    /// Makes the full bin of `class` the spare magazine, and gives the old one away.
+    /// Makes the full bin of `class` the spare magazine, and gives the old one away; or the bin as well, as long
+    /// as it is small.
     fn empty_into_spare(&self, class: Class) {
         let spare = self.spare(class);
         if let Some(old) = spare.take() {
             self.retire(class, old);
         }
-        let full = self.empty_bin(class, magazine_capacity(class));
+        let full = self.empty_bin(class, self.capacity(class));
+        if self.directions[class].halvings() > 0 {
+            return self.retire(class, full);
+        }
         // Not named in `in_transit`: as soon as it is in the slot, another thread may take it and
         // give it home, and a child must not do so again.
         // SAFETY: a bin is a list of so many blocks, this thread's.
@@ -135,9 +139,9 @@ impl Tcache {
     fn retire(&self, class: Class, magazine: Chain) {
         let overflows = &self.overflows[class];
         // SAFETY: the magazine is a list of so many of this thread's own blocks of its arena.
-        let Err(magazine) = (unsafe { self.arena().depot_put(class, magazine) }) else {
-            return overflows.set(0);
-        };
+        let in_depot = unsafe { self.arena().depot_put(class, magazine) };
+        self.directions[class].note_given(in_depot.is_ok());
+        let Err(magazine) = in_depot else { return overflows.set(0) };
         let mut held = self.lock_to_give();
         // SAFETY: as above; a guard holds the arena's lock.
         unsafe {
@@ -151,9 +155,10 @@ impl Tcache {
         }
         let blocks = magazine_capacity(class);
         let weight = (blocks / MANY_BLOCKS).max(blocks * size(class) / MANY_BYTES).max(1);
-        let count = overflows.get() + weight as u8;
-        let many = MANY << self.patience[class].get();
-        overflows.set(if count < many { count } else { ONLY_FREES });
+        let count = usize::from(overflows.get()) + weight;
+        let doublings = self.patience[class].get() + self.directions[class].halvings();
+        let is_many = count >= usize::min(MANY << doublings, usize::from(ONLY_FREES) - 1);
+        overflows.set(if is_many { ONLY_FREES } else { count as u8 });
     }
 
     /// Gives a list of blocks of one class to their slabs.

@@ -72,12 +72,18 @@ static void join(pthread_t *threads, int count) {
 
 /* ---- threads that sleep ---- */
 
-/* So that the helper is started. */
-static void *take_much(void) {
-    void *much = malloc(2 * MIB);
-    CHECK(much);
-    memset(much, 1, 2 * MIB);
-    return much;
+/* Memory of the heap, so that the helper is started. */
+enum { PARTS = 32 };
+static __thread void *much[PARTS];
+
+static void take_much(void) {
+    for (int i = 0; i < PARTS; i++)
+        CHECK(much[i] = malloc(64 * KIB));
+}
+
+static void free_much(void) {
+    for (int i = 0; i < PARTS; i++)
+        free(much[i]);
 }
 
 static void wait_until_little_is_cached(void) {
@@ -87,27 +93,27 @@ static void wait_until_little_is_cached(void) {
 }
 
 static void *fills_and_sleeps(void *number) {
-    void *much = take_much();
+    take_much();
     for (int round = 0; round < 3; round++) {
         fill_bins();
         pthread_barrier_wait(&step);
         pthread_barrier_wait(&step);
         work((unsigned)(size_t)number, 20000);
     }
-    free(much);
+    free_much();
     return NULL;
 }
 
 enum { PAUSES = 6 };
 
 static void *sleeps_often(void *unused) {
-    void *much = take_much();
+    take_much();
     for (int round = 0; round < PAUSES; round++) {
         pthread_barrier_wait(&step);
         fill_bins();
         pthread_barrier_wait(&step);
     }
-    free(much);
+    free_much();
     return unused;
 }
 
