@@ -107,11 +107,13 @@ fn what_is_free_in_one_arena_serves_the_large_blocks_of_others() {
     // SAFETY: allocated with this layout, and used by nobody.
     let free_large = |Block(block): Block| unsafe { ARENITE.dealloc(block, large) };
     ARENITE.set_decay_ms(config::NEVER);
-    let (freed, _last) = {
+    // Nothing is left that the other thread's arena could take instead.
+    ARENITE.trim();
+    let (freed, last) = {
         let blocks: Vec<Block> = (0..COUNT).map(|_| allocate_large()).collect();
         let freed: Vec<usize> = blocks.iter().map(|block| block.0.addr()).collect();
         // Keeps what is free below it from the top.
-        let last = allocate(SIZE);
+        let last = allocate_large();
         blocks.into_iter().for_each(free_large);
         (freed, last)
     };
@@ -128,6 +130,7 @@ fn what_is_free_in_one_arena_serves_the_large_blocks_of_others() {
     assert!(taken >= COUNT * 3 / 4, "{taken} of {COUNT} blocks lie where others did");
     assert_eq!(during, before + COUNT);
     assert_eq!(stats::collect().in_use_blocks, before);
+    free_large(last);
 }
 
 #[test]
