@@ -89,15 +89,18 @@ static void among_live(int argc, char **argv) {
 }
 
 /* The blocks lie in full magazines, of 16 KiB each: in the bin and beside it, in
- * four slots of the depot, and what is between them with the arena. */
+ * four slots of the depot, and what is between them with the arena. Magazines are full
+ * when the thread has turned from frees to allocations some times. */
 static void in_a_magazine(int argc, char **argv) {
     (void)argc, (void)argv;
     static void *many[10 * 16384 / 48];
     size_t magazine = 16384 / size;
-    for (size_t i = 0; i < 8 * magazine + magazine / 2; i++)
-        many[i] = allocates(NULL);
-    for (size_t i = 0; i < 8 * magazine + magazine / 2; i++)
-        free(many[i]);
+    for (int round = 0; round < 4; round++) {
+        for (size_t i = 0; i < 8 * magazine + magazine / 2; i++)
+            many[i] = allocates(NULL);
+        for (size_t i = 0; i < 8 * magazine + magazine / 2; i++)
+            free(many[i]);
+    }
     bad_free(many[5 * magazine]);
 }
 
