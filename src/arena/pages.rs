@@ -74,28 +74,23 @@ impl Inner {
                 return None;
             }
             // Fresh memory comes last.
-            let touched =
-                self.take_touched(pages, GRANULE).or_else(|| self.borrow_run(pages, true));
-            if touched.is_some() {
-                self.decay.note(self.dirty_pages());
-                return touched;
-            }
-            self.take_at_hand(pages, GRANULE)
-                .or_else(|| self.borrow_run(pages, false))
+            let run = self
+                .take_touched(pages, GRANULE)
+                .or_else(|| self.borrow_run(pages, true))
+                .or_else(|| self.take_from_magazines(pages, GRANULE))
+                .or_else(|| self.take_at_hand(pages, GRANULE));
+            self.decay.note(self.dirty_pages());
+            run.or_else(|| self.borrow_run(pages, false))
                 .or_else(|| self.take_fresh(pages, GRANULE))
         }
     }
 
-    /// A run of memory that the arena has.
+    /// A run of memory that the arena has, touched or not.
     unsafe fn take_at_hand(&mut self, pages: usize, align: usize) -> Option<Run> {
         // SAFETY: the lock is held.
-        let run = unsafe {
-            self.take_from_magazines(pages, align)
-                .or_else(|| self.take_from_bins(pages, align, false))
-                .or_else(|| self.take_from_top(pages, align))
-        };
-        self.decay.note(self.dirty_pages());
-        run
+        unsafe {
+            self.take_from_bins(pages, align, false).or_else(|| self.take_from_top(pages, align))
+        }
     }
 
     /// A run of memory that the arena gets from the kernel.
@@ -126,15 +121,12 @@ impl Inner {
         // SAFETY: the lock is held.
         unsafe {
             for _ in 0..MAGAZINE_PIECES {
-                let run = self.take_from_bins(pages, align, true);
-                if run.is_some() {
+                let run = self.take_touched(pages, align);
+                if run.is_some()
+                    || self.heap.spare_bytes() >= pages * PAGE
+                    || !self.give_most_magazines()
+                {
                     return run;
-                }
-                if self.heap.spare_bytes() >= pages * PAGE {
-                    return self.take_from_top(pages, align);
-                }
-                if !self.give_most_magazines() {
-                    break;
                 }
             }
         }
@@ -499,7 +491,9 @@ impl Inner {
             if touched.is_some() {
                 return touched;
             }
-            let run = match self.take_at_hand(pages, align) {
+            let at_hand = self.take_at_hand(pages, align);
+            self.decay.note(self.dirty_pages());
+            let run = match at_hand {
                 None if grows => self.take_fresh(pages, align),
                 at_hand => at_hand,
             };

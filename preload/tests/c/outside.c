@@ -93,14 +93,19 @@ static void breathing(int argc, char **argv) {
     static void *live[LIVE], *more[MORE];
     /* From here on blocks of this size come from the heap. */
     free(malloc(size));
-    for (int i = 0; i < LIVE; i++) CHECK((live[i] = malloc(size)) && in_heap(live[i]));
+    for (int i = 0; i < LIVE; i++)
+        CHECK((live[i] = malloc(size)) && in_heap(live[i]));
     for (int round = 0; round < ROUNDS; round++) {
-        if (round == SETTLED) mark("settled");
-        for (int i = 0; i < MORE; i++) CHECK(more[i] = malloc(size));
-        for (int i = MORE; i-- > 0;) free(more[i]);
+        if (round == SETTLED)
+            mark("settled");
+        for (int i = 0; i < MORE; i++)
+            CHECK(more[i] = malloc(size));
+        for (int i = MORE; i-- > 0;)
+            free(more[i]);
     }
     mark("end");
-    for (int i = LIVE; i-- > 0;) free(live[i]);
+    for (int i = LIVE; i-- > 0;)
+        free(live[i]);
 }
 
 /* The study's second program: someone else moves the break as well. The bytes
