@@ -150,6 +150,7 @@ impl Bins {
     ///
     /// # Safety
     /// The arena's lock is held.
+    #[inline(always)]
     pub unsafe fn find(
         &self,
         pages: usize,

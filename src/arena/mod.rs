@@ -7,6 +7,7 @@
 mod all;
 pub mod chunk;
 mod decay;
+mod hole;
 mod magazines;
 pub mod pages;
 pub mod purge;
@@ -33,6 +34,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize};
 use crossbeam_utils::CachePadded;
 use decay::Decay;
+use hole::Hole;
 use slab::ClassState;
 
 /// Magazines of one class that an arena's depot holds at most.
@@ -61,6 +63,8 @@ pub struct Inner {
     /// Free bytes at the top that the arena keeps in any case: each growth after a trim doubles
     /// them, so that a program which needs the same memory again and again gets it once.
     trim_slack: usize,
+    /// What the last large block that was freed left.
+    hole: Hole,
     /// The epoch of the purge clock that the arena is in (see `decay.rs`).
     epoch: u64,
     /// The first that it was in; 0 before. What is stamped counts from there, so that memory of before
@@ -102,6 +106,7 @@ impl Inner {
             left_brk: Heap::NONE,
             was_trimmed: false,
             trim_slack: 0,
+            hole: Hole::NONE,
             epoch: 0,
             first_epoch: 0,
             stamp: 0,

@@ -94,21 +94,25 @@ impl Inner {
     }
 
     /// A run of memory that the arena gets from the kernel.
-    unsafe fn take_fresh(&mut self, pages: usize, align: usize) -> Option<Run> {
+    pub(super) unsafe fn take_fresh(&mut self, pages: usize, align: usize) -> Option<Run> {
         let bytes = pages.checked_mul(PAGE)?.checked_add(align - PAGE)?;
         // SAFETY: the lock is held.
         unsafe { if self.grow(bytes) { self.take_from_top(pages, align) } else { None } }
     }
 
-    /// A run of this arena's pages that were touched before.
+    /// A run of this arena's pages that were touched before, or one that spares the hole of a large block.
     unsafe fn take_touched(&mut self, pages: usize, align: usize) -> Option<Run> {
-        // SAFETY: the lock is held.
+        // SAFETY: the lock is held; `find` names a chunk of these bins.
         unsafe {
-            let dirty = self.take_from_bins(pages, align, true);
-            if dirty.is_none() && self.heap.spare_bytes() >= pages * PAGE {
-                return self.take_from_top(pages, align);
-            }
-            dirty
+            let Some((chunk, at)) = self.bins.find(pages, align, true) else {
+                return if self.heap.spare_bytes() >= pages * PAGE {
+                    self.take_from_top(pages, align)
+                } else {
+                    None
+                };
+            };
+            let beside = self.take_beside_hole(chunk, pages, align);
+            Some(beside.unwrap_or_else(|| self.cut(chunk, at, pages)))
         }
     }
 
@@ -140,9 +144,17 @@ impl Inner {
         align: usize,
         only_dirty: bool,
     ) -> Option<Run> {
-        // SAFETY: the lock is held; `find` names a chunk of these bins that is large enough.
+        // SAFETY: the lock is held; `find` names a chunk of these bins.
         unsafe {
-            let (start, at) = self.bins.find(pages, align, only_dirty)?;
+            let (chunk, at) = self.bins.find(pages, align, only_dirty)?;
+            Some(self.cut(chunk, at, pages))
+        }
+    }
+
+    /// Takes `pages` pages at `at` out of the free chunk that starts at `start` and holds them.
+    unsafe fn cut(&mut self, start: usize, at: usize, pages: usize) -> Run {
+        // SAFETY: the lock is held; the chunk is one of these bins.
+        unsafe {
             let Chunk { pages: size, flags, epoch } = self.bins.remove(start);
             let zero = flags & CHUNK_ZERO;
             let before = (at - start) / PAGE;
@@ -154,11 +166,11 @@ impl Inner {
                 self.bins.insert(at + pages * PAGE, after, epoch, zero);
             }
             let flags = if before == 0 { flags } else { zero };
-            Some(Run { start: at, pages, flags, home: self.id })
+            Run { start: at, pages, flags, home: self.id }
         }
     }
 
-    unsafe fn take_from_top(&mut self, pages: usize, align: usize) -> Option<Run> {
+    pub(super) unsafe fn take_from_top(&mut self, pages: usize, align: usize) -> Option<Run> {
         let first = self.heap.source == Source::Mmap && self.heap.top == self.heap.base;
         let touched = self.heap.zero_from;
         let (gap, start, zero) = self.heap.take(pages * PAGE, align)?;
@@ -533,6 +545,7 @@ impl Inner {
             if desc.flags & CHUNK_RETURNED == 0 {
                 self.large_blocks -= 1;
                 self.large_bytes -= desc.pages as usize * PAGE;
+                self.hole.note(desc.pages as usize);
             }
             self.give_run(address, desc.pages as usize, false);
         }
