@@ -44,6 +44,7 @@ cxx=(aarch64-linux-gnu-g++ -std=c++17 -fsized-deallocation "${flags[@]}")
 c=(aarch64-linux-gnu-gcc "${flags[@]}")
 "${cxx[@]}" -o "$programs/new_delete" preload/tests/c/new_delete.cpp -ldl
 "${cxx[@]}" -shared -fPIC -o "$programs/plugin.so" preload/tests/c/plugin.cpp
+"${c[@]}" -shared -fPIC -o "$programs/deep.so" preload/tests/c/deep.c
 "${c[@]}" -o "$programs/host" preload/tests/c/host.c -ldl
 "${c[@]}" -o "$programs/threads" preload/tests/c/threads.c
 
@@ -59,6 +60,7 @@ for mode in forms null_is_nothing zero_is_unique throwing not_throwing not_throw
     run new_delete "$mode"
 done
 run host "$programs/plugin.so"
+run host "$programs/deep.so" deep
 run host "$build/release/examples/libplugin.so"
 for mode in travel producer_consumer detached cancellation; do
     run threads "$mode"

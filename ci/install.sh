@@ -6,7 +6,7 @@ set -euo pipefail
 
 packages=(
     build-essential strace dpkg-dev ca-certificates
-    python3 memcached git perl sqlite3 ruby nodejs rustc binutils
+    python3 memcached git perl php-cli sqlite3 ruby nodejs rustc binutils
 )
 
 sudo=()

@@ -246,20 +246,10 @@ fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
     1024 * digits.fold(0u64, |sum, &d| sum.wrapping_mul(10).wrapping_add(u64::from(d - b'0')))
 }
 
-/// Writes the report of this process to the file that the environment variable
-/// `ARENITE_REPORT` names, with `%p` in it as the process id. Does nothing without it, or in a set-user-ID
-/// program.
-pub fn write_report_if_asked() {
-    if os::has_more_rights_than_its_user() {
-        return;
-    }
-    // SAFETY: the name is a C string; at the end of the process nobody changes the environment.
-    let pattern = unsafe { libc::getenv(c"ARENITE_REPORT".as_ptr()) };
-    if pattern.is_null() {
-        return;
-    }
-    // SAFETY: getenv returns a C string.
-    let pattern = unsafe { CStr::from_ptr(pattern) }.to_bytes();
+/// Writes the report as JSON to the file at `pattern`, in which `%p` is the number of the process. Nothing where that can
+/// not be opened, or the path is longer than 1023 bytes.
+pub fn write_report(pattern: &CStr) {
+    let pattern = pattern.to_bytes();
     let mut path = Text::new();
     let mut at = 0;
     while let Some(&byte) = pattern.get(at) {

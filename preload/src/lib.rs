@@ -4,8 +4,12 @@
 // Under `cargo test` the crate is compiled with unwinding, where a crate without std can not be.
 #![cfg_attr(panic = "abort", no_std)]
 
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char};
+
 mod c;
 mod cxx;
+mod deepbind;
 mod info;
 
 #[cfg(panic = "abort")]
@@ -37,6 +41,36 @@ extern "C" fn at_start() {
         // SAFETY: it was looked up just now.
         unsafe { arenite_core::c_api::set_process_malloc() };
     }
+    remember_report();
+}
+
+/// Where the report goes: a C string, empty for none. A copy of the environment's, since programs free that, as
+/// php does, or write over it; not in a block, since the report counts those.
+struct Pattern(UnsafeCell<[u8; 1024]>);
+
+// SAFETY: written by `at_start` alone, before the program runs, and read by `at_exit`.
+unsafe impl Sync for Pattern {}
+
+static REPORT: Pattern = Pattern(UnsafeCell::new([0; 1024]));
+
+fn remember_report() {
+    unsafe extern "C" {
+        /// secure_getenv(3).
+        fn secure_getenv(name: *const c_char) -> *const c_char;
+    }
+    // SAFETY: the name is a C string, and so is what is found; nobody changes the environment yet.
+    unsafe {
+        // Null in a set-user-ID program: it writes no file for who started it.
+        let pattern = secure_getenv(c"ARENITE_REPORT".as_ptr());
+        if pattern.is_null() {
+            return;
+        }
+        let pattern = CStr::from_ptr(pattern).to_bytes_with_nul();
+        // What is too long names no file.
+        if let Some(place) = (&mut *REPORT.0.get()).get_mut(..pattern.len()) {
+            place.copy_from_slice(pattern);
+        }
+    }
 }
 
 #[used]
@@ -45,7 +79,12 @@ static AT_START: extern "C" fn() = at_start;
 
 /// Runs at the normal end of the process, after the handlers of atexit(3).
 extern "C" fn at_exit() {
-    arenite_core::stats::write_report_if_asked();
+    // SAFETY: nobody writes to it any more.
+    if let Ok(pattern) = CStr::from_bytes_until_nul(unsafe { &*REPORT.0.get() })
+        && !pattern.is_empty()
+    {
+        arenite_core::stats::write_report(pattern);
+    }
 }
 
 #[used]

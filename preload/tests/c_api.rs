@@ -64,8 +64,11 @@ const CXX_SYMBOLS: &[&str] = &[
     "_ZdaPvmSt11align_val_t",              // sized, aligned
 ];
 
+/// What would lead around these.
+const LINKER_SYMBOLS: &[&str] = &["dlopen"];
+
 fn every_symbol() -> impl Iterator<Item = &'static str> {
-    C_SYMBOLS.iter().chain(CXX_SYMBOLS).copied()
+    C_SYMBOLS.iter().chain(CXX_SYMBOLS).chain(LINKER_SYMBOLS).copied()
 }
 
 fn exported(library: &Path) -> String {
@@ -348,6 +351,12 @@ fn cxx(mode: &str) {
 fn cxx_in_a_plug_in_of_a_c_program() {
     let plugin = compile_with("plugin.cpp", &["-std=c++17", "-shared", "-fPIC"]);
     run(&compile("host.c"), &[plugin]).expect_done();
+}
+
+#[test]
+fn a_plug_in_that_looks_for_names_in_libc_first() {
+    let plugin = compile_with("deep.c", &["-shared", "-fPIC"]);
+    run(&compile("host.c"), &[plugin, "deep".into()]).expect_done();
 }
 
 /// Its own Arenite beside whatever malloc the process has.
