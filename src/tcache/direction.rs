@@ -14,11 +14,11 @@ const MOST_HALVINGS: u8 = 2;
 /// … but to no fewer blocks than this, which are still few uses of the depot.
 const LEAST_BLOCKS: usize = 4;
 /// Magazines in a row that a thread puts into the depot, without taking one, after which they are small again.
-const MANY: u8 = 128;
+const IN_A_ROW: u8 = 128;
 
 /// Which way the blocks of a class go.
 pub struct Direction {
-    /// Magazines that the thread gave away since it last took blocks; up to [`MANY`].
+    /// Magazines that the thread gave away since it last took blocks; up to [`IN_A_ROW`].
     given: Cell<u8>,
     /// How often its magazines are halved.
     halvings: Cell<u8>,
@@ -48,8 +48,8 @@ impl Direction {
     #[inline]
     pub fn note_given(&self, to_depot: bool) {
         let given = self.given.get();
-        self.given.set(if to_depot { (given + 1).min(MANY) } else { given.max(1) });
-        if self.given.get() == MANY {
+        self.given.set(if to_depot { (given + 1).min(IN_A_ROW) } else { given.max(1) });
+        if self.given.get() == IN_A_ROW {
             self.halvings.set(MOST_HALVINGS);
         }
     }
@@ -101,7 +101,7 @@ mod tests {
             direction.note_taken();
         }
         assert_eq!(direction.halvings(), 0);
-        give(&direction, MANY - 1, true);
+        give(&direction, IN_A_ROW - 1, true);
         assert_eq!(direction.halvings(), 0);
         give(&direction, 1, true);
         assert_eq!(direction.halvings(), MOST_HALVINGS);

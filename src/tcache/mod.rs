@@ -19,6 +19,7 @@ mod vanished;
 mod word;
 
 use crate::arena::{ARENAS, Arena, Guard};
+use crate::check::invariant;
 use crate::size_class::{
     self, CLASS_PLACES, CLASSES, Class, MAX_TABLE, PerClass, magazine_capacity,
 };
@@ -460,6 +461,7 @@ impl Tcache {
 
     /// Makes a list, of at most a full magazine, the contents of the empty bin of `class`.
     fn fill(&self, class: Class, head: *mut Block, count: usize) {
+        invariant(count <= magazine_capacity(class), "a list is longer than a bin");
         self.crowd.note_taken(count, size_class::size(class));
         let bin = self.bin(class);
         self.directions[class].note_taken();
