@@ -2,6 +2,8 @@
 
 use arenite::{Arenite, config, stats};
 use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -47,9 +49,9 @@ fn every_eighth(blocks: Vec<Block>, first: usize) -> (Vec<Block>, Vec<Block>) {
     (strip(out).collect(), strip(rest).collect())
 }
 
-#[test]
-fn a_thread_does_not_leave_much_memory_behind_to_follow_others() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+/// A thread with 32 MiB of blocks gives an eighth of them to this one, which frees them, and allocates as many, 16
+/// times. After each it calls `check` with the number of the round and of the slabs at first.
+fn free_for_another(check: fn(usize, usize)) {
     const LIVE: usize = 32 << 20;
     // This thread joins its arena before the other one.
     free(allocate(SIZE));
@@ -65,8 +67,7 @@ fn a_thread_does_not_leave_much_memory_behind_to_follow_others() {
             to_free.send(out).expect("the other thread waits");
             is_freed.recv().expect("the other thread answers");
             live.extend(allocate(bytes));
-            let now = slabs();
-            assert!(now < filled + filled / 4, "round {round}: {now} slabs instead of {filled}");
+            check(round, filled);
         }
         free(live);
     });
@@ -75,6 +76,29 @@ fn a_thread_does_not_leave_much_memory_behind_to_follow_others() {
         freed.send(()).expect("the other thread waits");
     }
     allocator.join().expect("no panic");
+}
+
+#[test]
+fn a_thread_does_not_leave_much_memory_behind_to_follow_others() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    free_for_another(|round, filled| {
+        let now = slabs();
+        assert!(now < filled + filled / 4, "round {round}: {now} slabs instead of {filled}");
+    });
+}
+
+#[test]
+fn who_only_frees_goes_where_the_others_stay() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    static EARLY: AtomicU64 = AtomicU64::new(0);
+    free_for_another(|round, _| {
+        let remote = stats::collect().remote_frees;
+        if round < 4 {
+            EARLY.store(remote, Relaxed);
+        }
+        let late = remote - EARLY.load(Relaxed);
+        assert_eq!(late, 0, "round {round}: blocks freed from another arena");
+    });
 }
 
 #[test]

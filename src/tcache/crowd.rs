@@ -23,6 +23,11 @@ const SLEPT: u32 = 4;
 /// whether to follow those that it trades with.
 const TRADE: usize = 2048;
 
+/// Part of what it sends home that a thread takes at most if it only frees.
+const ONLY_FREES: usize = 8;
+/// Looks at its trade in a row after which a thread that only frees goes to an arena behind its own.
+const PATIENCE: u8 = 2;
+
 /// Bytes that a thread may leave behind in its arena to follow others, or for short waits.
 const LEFT_BEHIND: usize = 1024 * 1024;
 
@@ -48,6 +53,9 @@ pub struct Crowd {
     sent_to: Cell<u16>,
     /// What [`Arena::remote_frees`] was.
     remote_frees: Cell<u64>,
+    /// Looks in a row at which the thread only freed, and blocks of arenas behind its own; [`PATIENCE`] once it has
+    /// gone there.
+    behind: Cell<u8>,
     /// When it last looked, most of what it freed was others', or most of its own was freed by others.
     trades: Cell<bool>,
 }
@@ -66,6 +74,7 @@ impl Crowd {
             sent: Cell::new(0),
             sent_to: Cell::new(u16::MAX),
             remote_frees: Cell::new(0),
+            behind: Cell::new(0),
             trades: Cell::new(false),
         }
     }
@@ -73,6 +82,7 @@ impl Crowd {
     /// Another thread has the cache; it joins an arena next.
     pub fn begin(&self) {
         self.fled.set(false);
+        self.behind.set(0);
     }
 
     /// Forgets what was in the arena that the thread left.
@@ -145,7 +155,8 @@ impl Crowd {
 
     /// The arena to follow: one before the thread's own whose blocks it frees, if most of what it
     /// frees is others'; or whose threads free the blocks of this one, if they free most of them.
-    /// All those that trade so end in the first of their arenas. None where the thread would leave
+    /// All those that trade so end in the first of their arenas; but who only frees, and still does the next
+    /// time, goes where the others stay, once. None where the thread would leave
     /// much behind: what is free in an arena without its threads is of use to nobody.
     pub fn partner(&self, own: &Arena) -> Option<u16> {
         let (taken, sent, sent_to) = (self.taken.get(), self.sent.get(), self.sent_to.get());
@@ -158,9 +169,24 @@ impl Crowd {
         if self.fled.get() || self.has_much_in(own) {
             return None;
         }
+        if self.goes_behind(sends && sent_to > own.id() && taken <= sent / ONLY_FREES) {
+            return Some(sent_to);
+        }
         let sends = sends && sent_to < own.id();
         let partner = if sends { sent_to } else { own.remote_from() };
         ((sends || gets_back) && partner < own.id()).then_some(partner)
+    }
+
+    /// Whether a thread that `only_frees` blocks of arenas behind its own goes there: the others had time to come
+    /// to it, and have too much to leave.
+    fn goes_behind(&self, only_frees: bool) -> bool {
+        let looks = match self.behind.get() {
+            PATIENCE => return false,
+            looks if only_frees => looks + 1,
+            _ => 0,
+        };
+        self.behind.set(looks);
+        looks == PATIENCE
     }
 
     /// Why to move, if so. The counts start anew with each verdict, so that it needs a sustained
