@@ -26,6 +26,11 @@ fn free_large(block: *mut u8) {
     unsafe { ARENITE.dealloc(block, layout) };
 }
 
+/// Allocates blocks of 256 bytes, so many bytes of them; the last one.
+fn allocate_small(bytes: usize) -> *mut u8 {
+    (0..bytes / 256).fold(ptr::null_mut(), |_, _| allocate(256))
+}
+
 /// Frees and allocates a large block 20 times, with `bytes` of small blocks that stay in between. How often
 /// it was another one.
 fn moves(bytes: usize) -> usize {
@@ -35,7 +40,7 @@ fn moves(bytes: usize) -> usize {
     let mut moves = 0;
     for _ in 0..20 {
         free_large(block);
-        (0..bytes / 256).for_each(|_| _ = allocate(256));
+        allocate_small(bytes);
         let next = allocate(LARGE);
         moves += usize::from(!ptr::eq(next, block));
         block = next;
@@ -46,6 +51,15 @@ fn moves(bytes: usize) -> usize {
 #[test]
 fn the_hole_of_a_large_block_stays_whole_for_a_while() {
     assert_eq!(moves(64 << 10), 0);
+    // One of several is enough.
+    let holes = [(); 2].map(|()| {
+        let block = allocate(LARGE);
+        allocate(100 << 10);
+        block
+    });
+    holes.into_iter().for_each(free_large);
+    let small = allocate_small(64 << 10).addr();
+    assert!(holes.iter().any(|hole| (hole.addr()..hole.addr() + LARGE).contains(&small)));
     // Not for ever: what is free is used before that costs much.
     assert!(moves(LARGE / 2) > 0);
 }

@@ -180,6 +180,17 @@ impl Bins {
         None
     }
 
+    /// Whether the bins have another dirty chunk than the one at `start` in its bin, or one in a larger bin.
+    ///
+    /// # Safety
+    /// A dirty chunk of these bins begins at `start`; the arena's lock is held.
+    pub unsafe fn has_another(&self, start: usize) -> bool {
+        // SAFETY: the caller's contract.
+        let desc = unsafe { *page_map::desc(start) };
+        let larger = self.dirty.filled >> bin_of(desc.pages as usize) >> 1;
+        desc.next != 0 || desc.prev != 0 || larger != 0
+    }
+
     /// Number of free chunks.
     ///
     /// # Safety

@@ -22,7 +22,7 @@ const LITTLE: usize = 32;
 /// Part of the hole that may be touched beside it.
 const PRICE: usize = 8;
 
-/// The last large block that was freed, until one as large is allocated.
+/// The largest block that left a free chunk, until one as large is taken out of such a chunk.
 #[derive(Debug, Clone, Copy)]
 pub struct Hole {
     /// Its pages; 0 if none is waited for.
@@ -34,7 +34,7 @@ pub struct Hole {
 impl Hole {
     pub const NONE: Hole = Hole { pages: 0, budget: 0 };
 
-    /// Takes note that a large block of so many pages becomes free.
+    /// Takes note that a large block of so many pages became a free chunk, or a part of one.
     pub fn note(&mut self, pages: usize) {
         if pages >= LEAST.max(self.pages) {
             *self = Hole { pages, budget: pages / PRICE };
@@ -43,8 +43,8 @@ impl Hole {
 }
 
 impl Inner {
-    /// A run of the top, touched or not, for one that would else be cut off `chunk`, if that is the last large
-    /// block's hole.
+    /// A run of the top, touched or not, for one that would else be cut off `chunk`, if that is the only one left with
+    /// room for a block as large as the last.
     ///
     /// # Safety
     /// The arena's lock is held; a free chunk of its own begins at `chunk` and holds the run.
@@ -62,7 +62,8 @@ impl Inner {
         // SAFETY: the lock is held; the chunk is free.
         unsafe {
             let size = (*page_map::desc(chunk)).pages as usize;
-            if pages * LITTLE > hole || size < hole || size - pages >= hole {
+            let is_cut = size >= hole && size - pages < hole;
+            if pages * LITTLE > hole || !is_cut || self.bins.has_another(chunk) {
                 return None;
             }
             if self.heap.spare_bytes() < pages * PAGE {

@@ -2,7 +2,7 @@
 //! list of blocks on their way home and a lock-free depot of magazines beside it.
 //!
 //! Lock order: a thread waits for one arena's lock only while it holds none. It may *try*
-//! another arena's while it holds one (`pages.rs`, `borrow_run`). Debug builds check this.
+//! another arena's while it holds one (`pages.rs`, `lenders`). Debug builds check this.
 
 mod all;
 pub mod chunk;
@@ -63,7 +63,7 @@ pub struct Inner {
     /// Free bytes at the top that the arena keeps in any case: each growth after a trim doubles
     /// them, so that a program which needs the same memory again and again gets it once.
     trim_slack: usize,
-    /// What the last large block that was freed left.
+    /// What a large block that was freed left.
     hole: Hole,
     /// The epoch of the purge clock that the arena is in (see `decay.rs`).
     epoch: u64,

@@ -1,6 +1,7 @@
 //! Runs of pages: where slabs and large blocks come from and go back to.
 
 use super::chunk::{self, Chunk};
+use super::hole::Hole;
 use super::{ARENAS, Arena, Guard, Inner};
 use crate::check::invariant;
 use crate::config;
@@ -265,9 +266,14 @@ impl Inner {
         let in_use = self.bytes_in_use();
         if core::mem::replace(&mut self.was_trimmed, false) {
             let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
-            self.trim_slack = kept.saturating_mul(2).min(MAX_TRIM_SLACK.max(in_use / 2));
+            self.trim_slack = kept.saturating_mul(2).min(self.most_trim_slack());
         }
         self.heap.ask_for_huge_pages(in_use);
+    }
+
+    /// The most that the trim slack may be now.
+    fn most_trim_slack(&self) -> usize {
+        MAX_TRIM_SLACK.max(self.bytes_in_use() / 2)
     }
 
     /// Bytes of slabs and large blocks.
@@ -280,7 +286,8 @@ impl Inner {
     unsafe fn trim_top(&mut self) {
         let mut threshold = config::TRIM_THRESHOLD.load(Relaxed);
         if config::DYNAMIC_THRESHOLDS.load(Relaxed) {
-            threshold = threshold.max(self.trim_slack);
+            // A program that has become smaller breathes less.
+            threshold = threshold.max(self.trim_slack.min(self.most_trim_slack()));
         }
         let pad = config::TOP_PAD.load(Relaxed);
         if self.heap.spare_bytes() < threshold.saturating_add(pad) {
@@ -498,7 +505,7 @@ impl Inner {
         unsafe {
             let touched = self.take_touched_large(pages, align).or_else(|| {
                 let mut lenders = self.lenders(pages * PAGE);
-                lenders.find_map(|mut other| other.take_touched_large(pages, align))
+                lenders.find_map(|mut other| other.lend_large(pages, align))
             });
             if touched.is_some() {
                 return touched;
@@ -524,6 +531,15 @@ impl Inner {
         }
     }
 
+    /// [`Inner::take_touched_large`] for a thread of another arena, which gets nothing fresh instead.
+    unsafe fn lend_large(&mut self, pages: usize, align: usize) -> Option<(usize, bool)> {
+        let hole = core::mem::replace(&mut self.hole, Hole::NONE);
+        // SAFETY: the lock is held.
+        let lent = unsafe { self.take_touched_large(pages, align) };
+        self.hole = hole;
+        lent
+    }
+
     /// Makes a run of this arena's a large block; its address, and whether it is zero.
     unsafe fn as_large(&mut self, run: Run) -> (usize, bool) {
         // SAFETY: the lock is held, and the run is new.
@@ -545,9 +561,11 @@ impl Inner {
             if desc.flags & CHUNK_RETURNED == 0 {
                 self.large_blocks -= 1;
                 self.large_bytes -= desc.pages as usize * PAGE;
+            }
+            let is_chunk = self.give_run(address, desc.pages as usize, false).is_some();
+            if is_chunk && desc.flags & CHUNK_RETURNED == 0 {
                 self.hole.note(desc.pages as usize);
             }
-            self.give_run(address, desc.pages as usize, false);
         }
     }
 
