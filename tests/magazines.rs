@@ -3,8 +3,9 @@
 
 use arenite::{Arenite, stats};
 use std::alloc::{GlobalAlloc, Layout};
+use std::panic::resume_unwind;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,12 @@ static ARENITE: Arenite = Arenite::new().arenas(1);
 /// The figures are the process's, and each test's own.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs a test in a thread of its own, which has ended, with its cache, before another test begins.
+fn alone(test: fn()) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(panic) = thread::spawn(test).join() {
+        resume_unwind(panic);
+    }
 }
 
 fn layout(size: usize) -> Layout {
@@ -48,75 +53,78 @@ fn bursts(size: usize) {
 
 #[test]
 fn what_a_burst_freed_is_kept_for_the_next_one() {
-    let _alone = alone();
-    for size in [32, 64, 256, 2048, 16 * 1024] {
-        bursts(size);
-        let (slabs, cached) = figures(size);
-        assert!(cached >= BURST, "{cached} bytes of blocks of {size} bytes are cached");
-        let again = allocate(BURST, size);
-        assert_eq!(figures(size).0, slabs, "slabs of {size} bytes");
-        free(again, size);
-        assert!(ARENITE.trim() > 0);
-        let (_, cached) = figures(size);
-        // A thread that ran another test, and is about to end, keeps one block of each bin.
-        assert!(cached <= 3 * size, "{cached} bytes of blocks of {size} bytes after a trim");
-    }
+    alone(|| {
+        for size in [32, 64, 256, 2048, 16 * 1024] {
+            bursts(size);
+            let (slabs, cached) = figures(size);
+            assert!(cached >= BURST, "{cached} bytes of blocks of {size} bytes are cached");
+            let again = allocate(BURST, size);
+            assert_eq!(figures(size).0, slabs, "slabs of {size} bytes");
+            free(again, size);
+            assert!(ARENITE.trim() > 0);
+            let (_, cached) = figures(size);
+            assert_eq!(cached, 0, "bytes of blocks of {size} bytes after a trim");
+        }
+    });
 }
 
 #[test]
 fn another_class_gets_what_a_burst_freed_before_fresh_memory() {
-    let _alone = alone();
-    // What other tests have left free would come first.
-    ARENITE.trim();
-    bursts(96);
-    let (before, _) = figures(96);
-    let others = allocate(BURST, 1024);
-    let (after, _) = figures(96);
-    assert!(after < before / 2, "{after} slabs of {before} are left");
-    free(others, 1024);
-    ARENITE.trim();
+    alone(|| {
+        // What other tests have left free would come first.
+        ARENITE.trim();
+        bursts(96);
+        let (before, _) = figures(96);
+        let others = allocate(BURST, 1024);
+        let (after, _) = figures(96);
+        assert!(after < before / 2, "{after} slabs of {before} are left");
+        free(others, 1024);
+        ARENITE.trim();
+    });
 }
 
 #[test]
 fn what_a_burst_freed_goes_home_when_nobody_wants_it() {
-    let _alone = alone();
-    ARENITE.set_decay_ms(50);
-    // Slow paths see to it where no helper runs, if much is free; of blocks that are larger than all
-    // magazines together, which do not go home for them.
-    let slow_paths = || free(allocate(16 << 20, 1 << 20), 1 << 20);
-    slow_paths();
-    bursts(80);
-    assert!(figures(80).1 > BURST / 2, "{} bytes are cached", figures(80).1);
-    let begin = Instant::now();
-    while figures(80).1 > BURST / 2 {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{} bytes are left", figures(80).1);
-        sleep(Duration::from_millis(5));
+    alone(|| {
+        ARENITE.set_decay_ms(50);
+        // Slow paths see to it where no helper runs, if much is free; of blocks that are larger than all
+        // magazines together, which do not go home for them.
+        let slow_paths = || free(allocate(16 << 20, 1 << 20), 1 << 20);
         slow_paths();
-    }
-    ARENITE.set_decay_ms(1000);
+        bursts(80);
+        assert!(figures(80).1 > BURST / 2, "{} bytes are cached", figures(80).1);
+        let begin = Instant::now();
+        while figures(80).1 > BURST / 2 {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{} bytes are left", figures(80).1);
+            sleep(Duration::from_millis(5));
+            slow_paths();
+        }
+        ARENITE.set_decay_ms(1000);
+    });
 }
 
 #[test]
 fn a_thread_that_only_frees_what_another_allocates_gives_small_magazines_away() {
-    let _alone = alone();
-    const SIZE: usize = 160;
-    const BATCH: usize = 50;
-    ARENITE.trim();
-    let (to_free, frees) = sync_channel::<Vec<usize>>(0);
-    let consumer = thread::spawn(move || {
-        let free_all = |batch: Vec<usize>| {
-            free(batch.into_iter().map(std::ptr::with_exposed_provenance_mut).collect(), SIZE)
-        };
-        frees.into_iter().for_each(free_all);
+    alone(|| {
+        const SIZE: usize = 160;
+        const BATCH: usize = 50;
+        ARENITE.trim();
+        let (to_free, frees) = sync_channel::<Vec<usize>>(0);
+        let consumer = thread::spawn(move || {
+            let free_all = |batch: Vec<usize>| {
+                free(batch.into_iter().map(std::ptr::with_exposed_provenance_mut).collect(), SIZE)
+            };
+            frees.into_iter().for_each(free_all);
+        });
+        for _ in 0..1000 {
+            let batch = allocate(BATCH * SIZE, SIZE);
+            let batch = batch.into_iter().map(|block| block.expose_provenance()).collect();
+            to_free.send(batch).expect("the other thread waits");
+        }
+        let (_, cached) = figures(SIZE);
+        drop(to_free);
+        consumer.join().expect("no panic");
+        // Two full magazines; the thread's bin and spare, and those in the depot, held three.
+        assert!(cached < 32 * 1024, "{cached} bytes are cached");
     });
-    for _ in 0..1000 {
-        let batch = allocate(BATCH * SIZE, SIZE);
-        let batch = batch.into_iter().map(|block| block.expose_provenance()).collect();
-        to_free.send(batch).expect("the other thread waits");
-    }
-    let (_, cached) = figures(SIZE);
-    drop(to_free);
-    consumer.join().expect("no panic");
-    // Two full magazines; the thread's bin and spare, and those in the depot, held three.
-    assert!(cached < 32 * 1024, "{cached} bytes are cached");
 }

@@ -81,4 +81,20 @@ impl Inner {
             }
         }
     }
+
+    /// [`Inner::take_touched_large`] for a thread of another arena: it gets nothing fresh to spare a hole of this one.
+    ///
+    /// # Safety
+    /// The arena's lock is held.
+    pub(super) unsafe fn lend_large(
+        &mut self,
+        pages: usize,
+        align: usize,
+    ) -> Option<(usize, bool)> {
+        let hole = core::mem::replace(&mut self.hole, Hole::NONE);
+        // SAFETY: the caller's contract.
+        let lent = unsafe { self.take_touched_large(pages, align) };
+        self.hole = hole;
+        lent
+    }
 }

@@ -1,7 +1,6 @@
 //! Runs of pages: where slabs and large blocks come from and go back to.
 
 use super::chunk::{self, Chunk};
-use super::hole::Hole;
 use super::{ARENAS, Arena, Guard, Inner};
 use crate::check::invariant;
 use crate::config;
@@ -520,7 +519,11 @@ impl Inner {
         }
     }
 
-    unsafe fn take_touched_large(&mut self, pages: usize, align: usize) -> Option<(usize, bool)> {
+    pub(super) unsafe fn take_touched_large(
+        &mut self,
+        pages: usize,
+        align: usize,
+    ) -> Option<(usize, bool)> {
         // SAFETY: the lock is held.
         unsafe {
             let run = self
@@ -529,15 +532,6 @@ impl Inner {
             self.decay.note(self.dirty_pages());
             Some(self.as_large(run))
         }
-    }
-
-    /// [`Inner::take_touched_large`] for a thread of another arena, which gets nothing fresh instead.
-    unsafe fn lend_large(&mut self, pages: usize, align: usize) -> Option<(usize, bool)> {
-        let hole = core::mem::replace(&mut self.hole, Hole::NONE);
-        // SAFETY: the lock is held.
-        let lent = unsafe { self.take_touched_large(pages, align) };
-        self.hole = hole;
-        lent
     }
 
     /// Makes a run of this arena's a large block; its address, and whether it is zero.
@@ -558,12 +552,13 @@ impl Inner {
         unsafe {
             let desc = *page_map::desc(address);
             invariant(desc.state == PageState::Returning, "a large block was not claimed");
-            if desc.flags & CHUNK_RETURNED == 0 {
+            let is_block = desc.flags & CHUNK_RETURNED == 0;
+            if is_block {
                 self.large_blocks -= 1;
                 self.large_bytes -= desc.pages as usize * PAGE;
             }
-            let is_chunk = self.give_run(address, desc.pages as usize, false).is_some();
-            if is_chunk && desc.flags & CHUNK_RETURNED == 0 {
+            let chunk = self.give_run(address, desc.pages as usize, false);
+            if is_block && chunk.is_some() {
                 self.hole.note(desc.pages as usize);
             }
         }

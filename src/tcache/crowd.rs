@@ -24,9 +24,9 @@ const SLEPT: u32 = 4;
 const TRADE: usize = 2048;
 
 /// Part of what it sends home that a thread takes at most if it only frees.
-const ONLY_FREES: usize = 8;
+const TAKES_LITTLE: usize = 8;
 /// Looks at its trade in a row after which a thread that only frees goes to an arena behind its own.
-const PATIENCE: u8 = 2;
+const LOOKS: u8 = 2;
 
 /// Bytes that a thread may leave behind in its arena to follow others, or for short waits.
 const LEFT_BEHIND: usize = 1024 * 1024;
@@ -53,7 +53,7 @@ pub struct Crowd {
     sent_to: Cell<u16>,
     /// What [`Arena::remote_frees`] was.
     remote_frees: Cell<u64>,
-    /// Looks in a row at which the thread only freed, and blocks of arenas behind its own; [`PATIENCE`] once it has
+    /// Looks in a row at which the thread only freed, and blocks of arenas behind its own; [`LOOKS`] once it has
     /// gone there.
     behind: Cell<u8>,
     /// When it last looked, most of what it freed was others', or most of its own was freed by others.
@@ -169,7 +169,7 @@ impl Crowd {
         if self.fled.get() || self.has_much_in(own) {
             return None;
         }
-        if self.goes_behind(sends && sent_to > own.id() && taken <= sent / ONLY_FREES) {
+        if self.goes_behind(sends && sent_to > own.id() && taken <= sent / TAKES_LITTLE) {
             return Some(sent_to);
         }
         let sends = sends && sent_to < own.id();
@@ -181,12 +181,12 @@ impl Crowd {
     /// to it, and have too much to leave.
     fn goes_behind(&self, only_frees: bool) -> bool {
         let looks = match self.behind.get() {
-            PATIENCE => return false,
+            LOOKS => return false,
             looks if only_frees => looks + 1,
             _ => 0,
         };
         self.behind.set(looks);
-        looks == PATIENCE
+        looks == LOOKS
     }
 
     /// Why to move, if so. The counts start anew with each verdict, so that it needs a sustained

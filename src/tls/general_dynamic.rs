@@ -16,11 +16,13 @@ pub fn get() -> *mut Tcache {
 }
 
 /// Where the calling thread's word lies: for others to write, too, until the thread ends.
-#[cfg(target_arch = "x86_64")]
 pub fn address() -> *mut AtomicPtr<Tcache> {
     let address: *mut AtomicPtr<Tcache>;
-    // SAFETY: calls `__tls_get_addr` by the sequence of the psABI, which linkers know.
+    // SAFETY: on x86_64, calls `__tls_get_addr` by the sequence of the psABI, which linkers know; on aarch64 the
+    // descriptor's function by the sequence of the ABI for it, which returns an offset in x0 and changes no other
+    // register but x1 and the link.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
         asm!(
             ".byte 0x66",
             "lea rdi, [rip + arenite_tcache_slot@TLSGD]",
@@ -30,17 +32,7 @@ pub fn address() -> *mut AtomicPtr<Tcache> {
             out("rax") address,
             clobber_abi("C"),
         );
-    }
-    address
-}
-
-/// Where the calling thread's word lies: for others to write, too, until the thread ends.
-#[cfg(target_arch = "aarch64")]
-pub fn address() -> *mut AtomicPtr<Tcache> {
-    let address: *mut AtomicPtr<Tcache>;
-    // SAFETY: calls the descriptor's function by the sequence of the ABI for it, which returns an offset in
-    // x0 and changes no other register but x1 and the link.
-    unsafe {
+        #[cfg(target_arch = "aarch64")]
         asm!(
             "adrp x0, :tlsdesc:arenite_tcache_slot",
             "ldr x1, [x0, :tlsdesc_lo12:arenite_tcache_slot]",

@@ -7,46 +7,19 @@ use core::sync::atomic::AtomicPtr;
 
 /// The thread's cache, or the empty cache before the thread's first slow path and after its
 /// end.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn get() -> *mut Tcache {
     let tcache: *mut Tcache;
     // SAFETY: reads the thread's own word; it has no other effect. Not `pure`: it changes.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
         asm!(
             "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
             "mov {0}, qword ptr fs:[{0}]",
             out(reg) tcache,
             options(nostack, preserves_flags, readonly)
         );
-    }
-    tcache
-}
-
-/// Where the calling thread's word lies: for others to write, too, until the thread ends.
-#[cfg(target_arch = "x86_64")]
-pub fn address() -> *mut AtomicPtr<Tcache> {
-    let address: *mut AtomicPtr<Tcache>;
-    // SAFETY: computes an address; %fs:0 holds that of the thread's TLS (psABI).
-    unsafe {
-        asm!(
-            "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
-            "add {0}, qword ptr fs:[0]",
-            out(reg) address,
-            options(nostack, readonly)
-        );
-    }
-    address
-}
-
-/// The thread's cache, or the empty cache before the thread's first slow path and after its
-/// end.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-pub fn get() -> *mut Tcache {
-    let tcache: *mut Tcache;
-    // SAFETY: as on x86_64.
-    unsafe {
+        #[cfg(target_arch = "aarch64")]
         asm!(
             "mrs {1}, tpidr_el0",
             "adrp {0}, :gottprel:arenite_tcache_slot",
@@ -61,11 +34,18 @@ pub fn get() -> *mut Tcache {
 }
 
 /// Where the calling thread's word lies: for others to write, too, until the thread ends.
-#[cfg(target_arch = "aarch64")]
 pub fn address() -> *mut AtomicPtr<Tcache> {
     let address: *mut AtomicPtr<Tcache>;
-    // SAFETY: as on x86_64.
+    // SAFETY: computes an address; %fs:0 holds that of the thread's TLS (psABI), as tpidr_el0 does.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
+        asm!(
+            "mov {0}, qword ptr [rip + arenite_tcache_slot@GOTTPOFF]",
+            "add {0}, qword ptr fs:[0]",
+            out(reg) address,
+            options(nostack, readonly)
+        );
+        #[cfg(target_arch = "aarch64")]
         asm!(
             "mrs {1}, tpidr_el0",
             "adrp {0}, :gottprel:arenite_tcache_slot",
