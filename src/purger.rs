@@ -246,13 +246,14 @@ fn start_from(state: u32, epoch: u64) -> bool {
     if is_alone || !config::PURGE_THREAD.load(Relaxed) {
         return false;
     }
+    // Before the state: else others take this for a child that inherited it.
+    note_process();
     if !change(state, STARTING) {
         return true;
     }
     if state == DONE {
         join();
     }
-    note_process();
     let started = start();
     REFUSED_IN.store(epoch, Relaxed);
     // Not in the child of a fork meanwhile, which has no helper.
@@ -266,10 +267,13 @@ pub fn after_fork() {
     STATE.store(NONE, Release);
 }
 
-/// Takes note that this is the process of the helper. The caller is the one that starts it.
+/// Takes note that this is the process of the helper, which the caller is about to start.
 fn note_process() {
     if IS_HERE.load(Relaxed).is_null() {
-        IS_HERE.store(os::word_of_this_process(), Relaxed);
+        // Of two threads at once, one loses its page.
+        let word = os::word_of_this_process();
+        // Relaxed: the kernel made what it points at.
+        _ = IS_HERE.compare_exchange(ptr::null_mut(), word, Relaxed, Relaxed);
     }
     // SAFETY: not null, it is there for ever.
     if let Some(word) = unsafe { IS_HERE.load(Relaxed).as_ref() } {
@@ -281,7 +285,8 @@ fn note_process() {
 fn forget_in_child() {
     // SAFETY: as above.
     let word = unsafe { IS_HERE.load(Relaxed).as_ref() };
-    if STATE.load(Relaxed) != NONE && word.is_some_and(|word| word.load(Relaxed) == 0) {
+    // Acquire pairs with the change to `STARTING`, before which the word was set.
+    if STATE.load(Acquire) != NONE && word.is_some_and(|word| word.load(Relaxed) == 0) {
         after_fork();
     }
 }

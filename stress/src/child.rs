@@ -1,9 +1,12 @@
 //! Child processes that can not outlive the patience of their parent.
 //!
-//! Everything here may be called in a signal handler.
+//! Everything here but [`run_in_threads`] may be called in a signal handler.
 
 use crate::fail;
 use libc::pid_t;
+use std::ffi::c_void;
+use std::io;
+use std::ptr;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
@@ -60,5 +63,33 @@ pub fn kill_all() {
 pub fn forget_all() {
     for slot in &WAITED_FOR {
         slot.store(0, Relaxed);
+    }
+}
+
+/// In a child just forked: runs each of `works` in a thread of its own, and waits for all of them.
+///
+/// Not in threads of `std::thread`: one that begins or ends locks the standard library's list of stacks for a
+/// moment (library/std/src/sys/pal/unix/stack_overflow/thread_info.rs), in which the parent may have forked.
+pub fn run_in_threads<W: FnOnce() + Send>(works: Vec<W>) {
+    extern "C" fn run<W: FnOnce()>(work: *mut c_void) -> *mut c_void {
+        // SAFETY: it was a box, given to this thread alone.
+        let work = unsafe { Box::from_raw(work.cast::<W>()) };
+        work();
+        ptr::null_mut()
+    }
+    let start = |work: W| {
+        let mut thread = 0;
+        let work = Box::into_raw(Box::new(work)).cast();
+        // SAFETY: the thread is joined below, before what it borrows ends.
+        let error = unsafe { libc::pthread_create(&mut thread, ptr::null(), run::<W>, work) };
+        if error != 0 {
+            fail!("pthread_create: {}", io::Error::from_raw_os_error(error));
+        }
+        thread
+    };
+    let threads: Vec<_> = works.into_iter().map(start).collect();
+    for thread in threads {
+        // SAFETY: started above, and joined once.
+        unsafe { libc::pthread_join(thread, ptr::null_mut()) };
     }
 }

@@ -189,17 +189,15 @@ fn live(mut worker: Worker, args: &Args, gifts: Vec<Block>, kind: u8, depth: u32
         for (i, block) in gifts.into_iter().enumerate() {
             shares[i % 3].push(block);
         }
-        thread::scope(|scope| {
-            for share in shares {
-                scope.spawn(|| {
-                    for block in share {
-                        checked(block.free(target()));
-                        let block = Block::allocate(target(), layout(300), 0);
-                        checked(checked(block).map_or(Ok(()), |block| block.free(target())));
-                    }
-                });
+        let free_and_allocate = |share: Vec<Block>| {
+            for block in share {
+                checked(block.free(target()));
+                let block = Block::allocate(target(), layout(300), 0);
+                checked(checked(block).map_or(Ok(()), |block| block.free(target())));
             }
-        });
+        };
+        let works = shares.into_iter().map(|share| move || free_and_allocate(share));
+        child::run_in_threads(works.collect());
     } else {
         worker.free_all(gifts);
     }
