@@ -18,7 +18,7 @@ use crate::purge;
 use crate::purger;
 use crate::size_class::{self, Class, GRANULE, MAX_LENT, MAX_SMALL, MAX_TABLE, MIN_ALIGN};
 use crate::sync::block::{Block, Chain};
-use crate::tcache::{ROOM_UNIT, State, Tcache, bin_of_size};
+use crate::tcache::{State, Tcache, bin_of_size};
 use crate::thread;
 use crate::tls;
 use crate::window::{self, WINDOW_PAGES, bin_offset};
@@ -200,11 +200,8 @@ pub unsafe fn free_or(block: *mut u8, slow: impl FnOnce(*mut u8)) {
         let page = window::index_of(block.addr(), (*tcache).window_base.get());
         if page < WINDOW_PAGES {
             let window = (*tcache).window.get();
-            let bin = window::entry(window, page);
-            if Tcache::has_room_for(tcache, bin, block.addr() as u32 & (GRANULE as u32 - 1))
-                && Block::mark(block.cast()) != window.addr()
-            {
-                let bin = Tcache::bin_at(tcache, bin);
+            let bin = Tcache::bin_at(tcache, window::entry(window, page));
+            if bin.has_room_for(block.addr()) && Block::mark(block.cast()) != window.addr() {
                 return Tcache::push(bin, block.cast(), window.addr());
             }
         }
@@ -226,16 +223,16 @@ unsafe fn class_in_window(tcache: *mut Tcache, block: *mut u8) -> Option<Class> 
             return None;
         }
         let window = (*tcache).window.get();
-        let (class, granule) = window::granule_of(window::entry(window, page))?;
-        let offset = granule + block.addr() % GRANULE;
-        (size_class::block_index(offset, class).is_some()
+        let class = window::class_of(window::entry(window, page));
+        let offset = block.addr() % size_class::slab_align(class);
+        (class != 0
+            && size_class::block_index(offset, class).is_some()
             && Block::mark(block.cast()) != window.addr())
         .then_some(class)
     }
 }
 
-/// What [`free`] does when the bin is full or not the thread's arena's, and with blocks above one
-/// granule's classes.
+/// What [`free`] does when the bin is full or not the thread's arena's, and with blocks above the classes.
 ///
 /// # Safety
 /// As for [`free`].
@@ -245,8 +242,7 @@ pub unsafe fn free_slow(block: *mut u8) {
     unsafe { free_beyond_fast_path(block) }
 }
 
-/// [`free_slow`], for callers that have a way of their own before it. Blocks of several granules take it
-/// often; all else is a call at its end, so that it saves no registers.
+/// [`free_slow`], for callers that have a way of their own before it.
 ///
 /// # Safety
 /// As for [`free`].
@@ -337,7 +333,7 @@ unsafe fn keep(tcache: *mut Tcache, block: *mut Block, class: Class, mark: usize
     // SAFETY: the caller's contract.
     unsafe {
         let bin = Tcache::bin_at(tcache, bin_offset(class));
-        if bin.room.get() >= ROOM_UNIT {
+        if bin.has_room() {
             Tcache::push(bin, block, mark);
         } else {
             keep_in_full_bin(tcache, block, class, mark);

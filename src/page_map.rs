@@ -83,8 +83,8 @@ impl Owner {
     }
 }
 
-/// What a page is, said by its descriptor. Only first pages of chunks, last pages of free
-/// chunks, and first pages of a slab's granules have a state other than `Inside`.
+/// What a page is, said by its descriptor. Only first pages of chunks and last pages of free chunks have a
+/// state other than `Inside`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PageState {
@@ -101,8 +101,6 @@ pub enum PageState {
     Returning,
     /// First page of a slab. The descriptor is the head of a [`crate::arena::slab::Slab`].
     Slab,
-    /// First page of a later granule of a slab; `pages` counts back to the slab's first page.
-    SlabPart,
     /// First page of a huge block.
     Huge,
     /// Last page of an mmap'd heap, which is never given out: no chunk grows past it.

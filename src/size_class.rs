@@ -50,18 +50,17 @@ const SIZES: PerClass<u32> = {
 pub const MAX_SMALL: usize = 32 * 1024;
 
 /// Largest request, in bytes, whose class the fast path of `malloc` finds by table.
-pub const MAX_TABLE: usize = 2048;
+pub const MAX_TABLE: usize = 8 * 1024;
 
 /// Largest request, in bytes, that borrows from a larger class at the start of a program; larger
 /// ones borrow pages.
 pub const MAX_LENT: usize = 1024;
 
-/// Largest block size, in bytes, whose slabs are one granule, so that the fast path of `free`
-/// can check that an address is the start of a block.
-pub const MAX_ONE_GRANULE: usize = 2048;
-
 /// Smallest slab, its alignment, and the unit of the page map, in bytes.
 pub const GRANULE: usize = 16 * 1024;
+
+/// Largest slab and largest alignment of one, in bytes: what [`reciprocal`] can tell the starts of blocks in.
+pub const MAX_SLAB: usize = 64 * 1024;
 
 /// Bytes that one magazine (a bin, or its spare) holds at most.
 const MAGAZINE_BYTES: usize = 16 * 1024;
@@ -145,7 +144,7 @@ pub const fn of(bytes: usize) -> Class {
 /// which the sizes are multiples of a coarse unit.
 #[inline]
 pub const fn of_above_table(bytes: usize) -> Class {
-    const UNIT: usize = 128;
+    const UNIT: usize = 512;
     const CLASSES_OF: [u8; MAX_SMALL / UNIT + 1] = classes_of(UNIT);
     const { assert!(size(CLASSES_OF[MAX_TABLE / UNIT + 1] as Class).is_multiple_of(UNIT)) };
     let index = bytes.div_ceil(UNIT);
@@ -160,15 +159,25 @@ pub const fn aligned(bytes: usize, align: usize) -> usize {
     (bytes + align - 1) & !(align - 1)
 }
 
-/// Bytes of one slab of `class`: a granule, doubled until it holds 8 blocks.
+/// Alignment of slabs of `class`, in bytes: a granule, doubled until it holds 8 blocks, but no more than
+/// [`MAX_SLAB`].
+#[inline]
+pub const fn slab_align(class: Class) -> usize {
+    match 8 * size(class) {
+        ..=GRANULE => GRANULE,
+        MAX_SLAB.. => MAX_SLAB,
+        need => need.next_power_of_two(),
+    }
+}
+
+/// Bytes of one slab of `class`: the granules in which its blocks lie, as many as its alignment has room for.
 pub const fn slab_bytes(class: Class) -> usize {
-    let need = 8 * size(class);
-    if need <= GRANULE { GRANULE } else { need.next_power_of_two() }
+    (slab_align(class) / size(class) * size(class)).next_multiple_of(GRANULE)
 }
 
 /// Blocks that one magazine of `class` holds at most.
 ///
-/// `capacity << 14` must not exceed [`reciprocal`], or the room check of the fast `free` would
+/// `capacity << 16` must not exceed [`reciprocal`], or the room check of the fast `free` would
 /// let an interior pointer through; [`tests`] asserts it.
 pub const fn magazine_capacity(class: Class) -> usize {
     const BLOCKS: PerClass<u16> = {
@@ -186,17 +195,16 @@ pub const fn magazine_capacity(class: Class) -> usize {
     BLOCKS.at(class) as usize
 }
 
-/// `ceil(2^32 / size)`: `offset * reciprocal` modulo 2^32 is below 2^14 exactly when `size`
-/// divides `offset`, and at least `reciprocal` otherwise, for offsets below 2^14 and sizes up to
-/// [`MAX_ONE_GRANULE`] (Lemire, Kaser, Kurz: "Faster remainder by direct computation", 2019).
+/// `ceil(2^32 / size)`: for offsets in a slab, `offset * reciprocal` modulo 2^32 is below 2^16 exactly when `size`
+/// divides `offset`, and at least `reciprocal` otherwise (Lemire, Kaser, Kurz: "Faster remainder by direct
+/// computation", 2019).
 pub const fn reciprocal(class: Class) -> u32 {
     (1u64 << 32).div_ceil(size(class) as u64) as u32
 }
 
 /// Which block of a slab of `class` starts at `offset` bytes from the slab's start, if one does.
 ///
-/// Without a division, as [`reciprocal`], for the offsets and sizes of all slabs: below 2^18
-/// and at most 2^15.
+/// Without a division, as [`reciprocal`].
 #[inline]
 pub const fn block_index(offset: usize, class: Class) -> Option<usize> {
     const SHIFT: u32 = 48;
@@ -244,13 +252,13 @@ mod tests {
 
     #[test]
     fn reciprocals_tell_block_starts_from_interior_pointers() {
-        for class in 1..=of(MAX_ONE_GRANULE) {
+        for class in 1..CLASSES {
             let reciprocal = reciprocal(class);
-            assert!((magazine_capacity(class) as u64) << 14 <= u64::from(reciprocal));
-            for offset in 0..GRANULE as u32 {
+            assert!((magazine_capacity(class) as u64) << 16 <= u64::from(reciprocal));
+            for offset in 0..slab_align(class) as u32 {
                 let product = offset.wrapping_mul(reciprocal);
                 if (offset as usize).is_multiple_of(size(class)) {
-                    assert!(product < 1 << 14);
+                    assert!(product < 1 << 16, "{offset} of class {class}");
                 } else {
                     assert!(product >= reciprocal);
                 }
@@ -261,7 +269,7 @@ mod tests {
     #[test]
     fn block_indices_are_those_of_a_division() {
         for class in 1..CLASSES {
-            for offset in 0..slab_bytes(class) {
+            for offset in 0..slab_align(class) {
                 let exact = offset.is_multiple_of(size(class));
                 let expected = exact.then(|| offset / size(class));
                 assert_eq!(block_index(offset, class), expected, "{offset} of class {class}");
@@ -270,10 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn slabs_hold_eight_blocks() {
+    fn slabs_hold_eight_blocks_or_are_as_large_as_may_be() {
         for class in 1..CLASSES {
-            assert!(slab_bytes(class) / size(class) >= 8);
-            assert_eq!(slab_bytes(class) > GRANULE, size(class) > MAX_ONE_GRANULE);
+            let (blocks, align) = (slab_bytes(class) / size(class), slab_align(class));
+            assert!(blocks >= 8 || align == MAX_SLAB && blocks == align / size(class), "{class}");
+            assert!(slab_bytes(class) <= align && align - slab_bytes(class) < size(class));
         }
     }
 }

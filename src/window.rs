@@ -2,10 +2,8 @@
 //! which heaps lie ([`crate::heap::reach`]), reached in one load.
 //!
 //! A non-zero entry of an arena's window says "blocks that start in this page are carved, belong
-//! to this arena, and this is the offset of their class's bin in a [`crate::tcache::Tcache`]"; or,
-//! if their slab has several granules, the offset of a bin without room, by which the slow way
-//! knows class and granule. It is only ever a copy of what the page map says; memory outside the
-//! window is freed by the page map.
+//! to this arena, and this is the offset of their class's bin in a [`crate::tcache::Tcache`]". It is only ever a
+//! copy of what the page map says; memory outside the window is freed by the page map.
 //!
 //! Each arena has a window of its own, so that a thread which looks into that of its own arena
 //! learns the owner by it. The main arena's lies in .bss; the others' are mapped when the arena
@@ -15,77 +13,23 @@ use crate::heap::MAPPED;
 use crate::heap::reach::REACH_BYTES;
 use crate::os::{self, PAGE};
 use crate::page_map::MAX_ARENAS;
-use crate::size_class::{self, CLASS_PLACES, CLASSES, Class, GRANULE, MAX_ONE_GRANULE, PerClass};
+use crate::size_class::Class;
 use crate::sync::block::Block;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicUsize};
 
 /// Bytes of a bin of a thread cache, which begins with one bin per class.
-pub const BIN_BYTES: usize = 16;
+pub const BIN_BYTES: usize = 24;
 
 /// Bytes from the start of a thread cache to the bin of `class`: what the entries say.
 pub const fn bin_offset(class: Class) -> usize {
     class * BIN_BYTES
 }
 
-/// The smallest class whose slabs have several granules.
-const FIRST_OF_SEVERAL: Class = size_class::of(MAX_ONE_GRANULE) + 1;
-
-/// Granules of slabs of several granules, one slab of each class.
-const PLACES: usize = FIRST_PLACES.at(CLASSES - 1) as usize + granules(CLASSES - 1);
-
-/// The first granule of a slab of each such class, among [`PLACES`].
-const FIRST_PLACES: PerClass<u8> = {
-    let mut first = [0; CLASS_PLACES];
-    let mut class = FIRST_OF_SEVERAL + 1;
-    while class < CLASSES {
-        first[class] = first[class - 1] + granules(class - 1) as u8;
-        class += 1;
-    }
-    PerClass(first)
-};
-
-/// Granules of a slab of `class`.
-const fn granules(class: Class) -> usize {
-    size_class::slab_bytes(class) / GRANULE
-}
-
-/// Bytes from the start of a thread cache to where it is zero …
-pub const NO_ROOM: usize = bin_offset(CLASS_PLACES);
-/// … and how many they are. Each byte but the last ones is a place, and its entry the offset of what
-/// reads as a bin without room, whatever its alignment.
-pub const NO_ROOM_BYTES: usize = (PLACES + BIN_BYTES).next_multiple_of(size_of::<u64>());
-
-/// What the window says of a page, `offset` bytes from the start of its slab of `class`.
-pub const fn entry_of(class: Class, offset: usize) -> usize {
-    if size_class::slab_bytes(class) == GRANULE {
-        bin_offset(class)
-    } else {
-        NO_ROOM + FIRST_PLACES.at(class) as usize + offset / GRANULE
-    }
-}
-
-/// The class of the slab whose pages have this entry, and how many bytes from the slab's start the
-/// granule begins. `None` if the entry says nothing.
+/// The class of a page with this entry; 0 if the entry says nothing.
 #[inline]
-pub fn granule_of(entry: usize) -> Option<(Class, usize)> {
-    const TABLE: [(u8, u8); PLACES] = {
-        let mut table = [(0, 0); PLACES];
-        let (mut class, mut place) = (FIRST_OF_SEVERAL, 0);
-        while place < PLACES {
-            if place == FIRST_PLACES.at(class) as usize + granules(class) {
-                class += 1;
-            }
-            table[place] = (class as u8, place as u8 - FIRST_PLACES.at(class));
-            place += 1;
-        }
-        table
-    };
-    if entry < NO_ROOM {
-        return (entry != 0).then_some((entry / BIN_BYTES, 0));
-    }
-    let (class, granule) = TABLE.get(entry - NO_ROOM)?;
-    Some((usize::from(*class), usize::from(*granule) * GRANULE))
+pub const fn class_of(entry: usize) -> Class {
+    entry / BIN_BYTES
 }
 
 /// Pages of a window.
@@ -258,23 +202,5 @@ pub unsafe fn entry(entries: *const AtomicU16, index: usize) -> usize {
     {
         // SAFETY: the caller's contract.
         unsafe { (*entries.add(index)).load(Relaxed) as usize }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_tell_class_and_granule() {
-        for class in 1..CLASSES {
-            for offset in (0..size_class::slab_bytes(class)).step_by(PAGE) {
-                let entry = entry_of(class, offset);
-                let several = size_class::size(class) > MAX_ONE_GRANULE;
-                assert_eq!(granule_of(entry), Some((class, offset & !(GRANULE - 1))));
-                assert!(entry + BIN_BYTES <= NO_ROOM + if several { NO_ROOM_BYTES } else { 0 });
-            }
-        }
-        assert_eq!(granule_of(0), None);
     }
 }

@@ -61,13 +61,13 @@ impl Run {
 }
 
 impl Inner {
-    /// A run of pages for a slab, whose granules have one owner: it may be another arena's, to which
+    /// A run of pages for a slab, at a multiple of `align` bytes: it may be another arena's, to which
     /// [`Inner::give_run_home`] gives it back. `None` when there is none, or the hard limit would be crossed. (What
     /// is free and dirty counts already, but whoever meets the limit gives that back first.)
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub unsafe fn take_slab_run(&mut self, pages: usize) -> Option<Run> {
+    pub unsafe fn take_slab_run(&mut self, pages: usize, align: usize) -> Option<Run> {
         // SAFETY: the caller's contract.
         unsafe {
             if !limit::admits(pages * PAGE) {
@@ -75,13 +75,13 @@ impl Inner {
             }
             // Fresh memory comes last.
             let run = self
-                .take_touched(pages, GRANULE)
-                .or_else(|| self.borrow_run(pages, true))
-                .or_else(|| self.take_from_magazines(pages, GRANULE))
-                .or_else(|| self.take_at_hand(pages, GRANULE));
+                .take_touched(pages, align)
+                .or_else(|| self.borrow_run(pages, align, true))
+                .or_else(|| self.take_from_magazines(pages, align))
+                .or_else(|| self.take_at_hand(pages, align));
             self.decay.note(self.dirty_pages());
-            run.or_else(|| self.borrow_run(pages, false))
-                .or_else(|| self.take_fresh(pages, GRANULE))
+            run.or_else(|| self.borrow_run(pages, align, false))
+                .or_else(|| self.take_fresh(pages, align))
         }
     }
 
@@ -190,14 +190,14 @@ impl Inner {
 
     /// Takes a run of another arena's free chunks; if `only_dirty`, of those that hold memory, where that is
     /// not little.
-    unsafe fn borrow_run(&mut self, pages: usize, only_dirty: bool) -> Option<Run> {
+    unsafe fn borrow_run(&mut self, pages: usize, align: usize, only_dirty: bool) -> Option<Run> {
         let least = if only_dirty { BORROW_FROM } else { 0 };
         self.lenders(least).find_map(|mut other| {
             // SAFETY: the other arena's lock is held by the guard.
             unsafe {
                 let run = other
-                    .take_from_bins(pages, GRANULE, only_dirty)
-                    .or_else(|| other.take_from_magazines(pages, GRANULE))?;
+                    .take_from_bins(pages, align, only_dirty)
+                    .or_else(|| other.take_from_magazines(pages, align))?;
                 let dirty = other.dirty_pages();
                 other.decay.note(dirty);
                 Some(run)

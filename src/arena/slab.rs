@@ -66,7 +66,7 @@ pub struct ClassState {
     bare: PageId,
     /// Slabs of the class.
     pub slabs: u32,
-    /// Slabs of which no block is out; kept up to [`EMPTY_KEPT`].
+    /// Slabs of which no block is out; kept up to [`EMPTY_BLOCKS_KEPT`].
     pub(super) empty: u32,
     /// Blocks given to threads and not back.
     pub out: usize,
@@ -80,8 +80,9 @@ pub struct ClassState {
     pub(super) idle: IdleEpochs,
 }
 
-/// Empty slabs of a class that are kept for its next blocks.
-const EMPTY_KEPT: u32 = 1;
+/// Blocks of a class for which empty slabs are kept, at least one slab: the next class would touch other pages of
+/// it.
+const EMPTY_BLOCKS_KEPT: usize = 8;
 
 /// Bytes of requests that a class gets from larger classes before it gets slabs of its own: a
 /// short program touches fewer pages so, and moves the break once.
@@ -103,36 +104,10 @@ impl ClassState {
     };
 }
 
-/// The slab that the granule of `address` belongs to.
-///
-/// # Safety
-/// The page map says that the granule is a slab's.
-#[inline]
-unsafe fn slab_start(address: usize) -> usize {
-    let granule = address & !(GRANULE - 1);
-    // SAFETY: covered; the first page of each granule of a slab is described.
-    unsafe {
-        let desc = page_map::desc(granule);
-        if (*desc).state == PageState::SlabPart {
-            granule - (*desc).pages as usize * PAGE
-        } else {
-            granule
-        }
-    }
-}
-
-/// As [`slab_start`], for an address in a slab of `class`.
-///
-/// # Safety
-/// The page map says that the granule is a slab's, of that class.
+/// The slab of `class` in which `address` lies.
 #[inline(always)]
-unsafe fn slab_of(address: usize, class: Class) -> usize {
-    if size_class::size(class) <= size_class::MAX_ONE_GRANULE {
-        address & !(GRANULE - 1)
-    } else {
-        // SAFETY: the caller's contract.
-        unsafe { slab_start(address) }
-    }
+const fn slab_of(address: usize, class: Class) -> usize {
+    address & !(size_class::slab_align(class) - 1)
 }
 
 /// Whether `address` is the start of a block that was carved, in a slab of `class`.
@@ -390,8 +365,9 @@ impl Inner {
     /// The slab is a warm one of this arena, of `class`, whose blocks are counted; the arena's lock is
     /// held.
     unsafe fn slab_is_unused(&mut self, class: Class, start: usize, slab: *mut Slab) {
+        let kept = (EMPTY_BLOCKS_KEPT * size_class::size(class)).div_ceil(size_class::MAX_SLAB);
         let state = self.class_mut(class);
-        if state.empty < EMPTY_KEPT {
+        if (state.empty as usize) < kept {
             state.empty += 1;
             return;
         }
@@ -405,11 +381,11 @@ impl Inner {
     /// Whether the free list of its slab holds the block.
     ///
     /// # Safety
-    /// The block lies in a slab of this arena; the arena's lock is held.
-    pub unsafe fn slab_holds(&self, block: *mut Block) -> bool {
+    /// The block lies in a slab of this arena, of `class`; the arena's lock is held.
+    pub unsafe fn slab_holds(&self, class: Class, block: *mut Block) -> bool {
         // SAFETY: the caller's contract.
         unsafe {
-            let slab = page_map::desc(slab_start(block.addr())).cast::<Slab>();
+            let slab = page_map::desc(slab_of(block.addr(), class)).cast::<Slab>();
             Block::list_holds((*slab).free, block)
         }
     }
@@ -511,7 +487,8 @@ impl Inner {
         let bytes = size_class::slab_bytes(class);
         // SAFETY: the lock is held; the run is new and becomes the slab's.
         unsafe {
-            let Some(run) = self.take_slab_run(bytes / PAGE) else {
+            let align = size_class::slab_align(class);
+            let Some(run) = self.take_slab_run(bytes / PAGE, align) else {
                 return false;
             };
             run.describe(PageState::Slab);
@@ -524,15 +501,6 @@ impl Inner {
             (*slab).epoch = self.bins.epoch as u8;
             (*slab).dropped = AtomicU64::new(0);
             (*slab).dropped_blocks = 0;
-            let mut offset = GRANULE;
-            while offset < bytes {
-                *page_map::desc(run.start + offset) = PageDesc {
-                    state: PageState::SlabPart,
-                    pages: (offset / PAGE) as u32,
-                    ..PageDesc::INSIDE
-                };
-                offset += GRANULE;
-            }
             page_map::set_owner(run.start, bytes, Owner::new(self.id, class as u16));
             self.list(class, run.start, slab, List::Warm);
             let state = self.class_mut(class);
@@ -558,11 +526,6 @@ impl Inner {
             page_map::set_owner(start, bytes, Owner::new(self.id, KIND_LARGE));
             *page_map::desc(start + PAGE) = PageDesc::INSIDE;
             *page_map::desc(start + 2 * PAGE) = PageDesc::INSIDE;
-            let mut offset = GRANULE;
-            while offset < bytes {
-                *page_map::desc(start + offset) = PageDesc::INSIDE;
-                offset += GRANULE;
-            }
             self.class_mut(class).slabs -= 1;
             self.give_run_home(start, bytes / PAGE, home);
         }

@@ -177,7 +177,7 @@ unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>
         }
     }
     for offset in pages.map(|page| page * PAGE) {
-        window::of(arena).set(start + offset, PAGE, window::entry_of(class, offset));
+        window::of(arena).set(start + offset, PAGE, window::bin_offset(class));
     }
 }
 

@@ -21,7 +21,7 @@
 //! one thread had in its bins.
 
 use super::cool::give_idle;
-use super::{ROOM_UNIT, State, Tcache, Word, empty};
+use super::{State, Tcache, Word, empty};
 use crate::arena::Arena;
 use crate::os;
 use crate::page_map::{self, Owner};
@@ -151,8 +151,8 @@ impl Tcache {
             // SAFETY: the bin is the caller's; it led to what was taken, and at most one block was taken from
             // before that, or put there, since then.
             let (head, count) = unsafe { cut(bin.head.get(), taken) };
-            let places = usize::from(self.places[class].get());
-            bin.room.set(places.saturating_sub(count) as u32 * ROOM_UNIT);
+            let places = usize::from(bin.places.get());
+            bin.set_free_places(places.saturating_sub(count));
             bin.head.set(head);
             // Not before: a child of a fork in between ends the list itself.
             compiler_fence(Release);

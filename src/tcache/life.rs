@@ -5,7 +5,7 @@ use super::{State, Tcache};
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::os;
 use crate::page_map;
-use crate::size_class::{CLASSES, MAX_ONE_GRANULE, reciprocal, size};
+use crate::size_class::{CLASSES, size};
 use crate::window;
 use core::cell::UnsafeCell;
 use core::ptr;
@@ -173,10 +173,8 @@ impl Tcache {
     fn begin(&self, arena: &Arena, is_new: bool) {
         if is_new {
             for class in 1..CLASSES {
-                let bin = self.bin(class);
+                self.bin(class).serve(class);
                 self.set_places(class, self.capacity(class));
-                let one_granule = size(class) <= MAX_ONE_GRANULE;
-                bin.reciprocal.set(if one_granule { reciprocal(class) } else { 0 });
             }
         }
         self.thread.set(os::thread_number());

@@ -1,7 +1,7 @@
 //! The thread cache: per size class a bin of free blocks and a spare magazine, touched by its
 //! thread alone.
 //!
-//! Hot parts first: the bins, at `class * 16` bytes from the start so that the window's entries
+//! Hot parts first: the bins, at `class * 24` bytes from the start so that the window's entries
 //! and the table of small sizes can hold ready offsets.
 //!
 //! A bin changes with a single store of its head, and a magazine on its way into a bin is named in
@@ -21,14 +21,14 @@ mod word;
 use crate::arena::{ARENAS, Arena, Guard};
 use crate::check::invariant;
 use crate::size_class::{
-    self, CLASS_PLACES, CLASSES, Class, MAX_TABLE, PerClass, magazine_capacity,
+    self, CLASS_PLACES, CLASSES, Class, MAX_TABLE, PerClass, magazine_capacity, reciprocal,
+    slab_align,
 };
 use crate::sync::block::{Block, Chain};
 use crate::sync::depot::DepotSlot;
-use crate::window::{self, BIN_BYTES, NO_ROOM, NO_ROOM_BYTES, NO_WINDOW, bin_offset};
+use crate::window::{self, BIN_BYTES, NO_WINDOW, bin_offset};
 use cool::Activity;
 use core::cell::Cell;
-use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicPtr, AtomicU16, compiler_fence};
@@ -39,7 +39,7 @@ use word::Word;
 
 /// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
 /// offset in its slab and the reciprocal of its size (see [`size_class::reciprocal`]).
-pub const ROOM_UNIT: u32 = 1 << 14;
+const ROOM_UNIT: u32 = 1 << 16;
 
 /// Arenas for which a thread collects remote frees at a time.
 const PENDING: usize = 4;
@@ -57,11 +57,15 @@ const SLOW_START: u8 = 3;
 pub struct Bin {
     /// First free block.
     pub head: Word<*mut Block>,
-    /// `reciprocal` of the class's size; 0 for classes that the fast free does not serve.
-    pub reciprocal: Cell<u32>,
+    /// [`size_class::reciprocal`] of the class.
+    reciprocal: Cell<u32>,
     /// Free places, times [`ROOM_UNIT`]. Also the bound that the product of an offset and the
     /// reciprocal must be below: 0 places let nothing through.
-    pub room: Word<u32>,
+    room: Word<u32>,
+    /// The bits of an address that are its offset in a slab of the class.
+    mask: Cell<u32>,
+    /// Places when it is empty.
+    places: Word<u16>,
 }
 
 const _: () = assert!(size_of::<Bin>() == BIN_BYTES);
@@ -95,9 +99,6 @@ pub enum State {
 #[repr(C)]
 pub struct Tcache {
     bins: PerClass<Bin>,
-    /// Always zero: what the fast free takes for bins of large classes, which have no room. It may begin
-    /// at any byte.
-    no_room: [u64; NO_ROOM_BYTES / 8],
     /// First address of the arena's window, or [`NO_WINDOW`].
     pub window_base: Cell<usize>,
     /// Its entries, whose address is also the mark of the arena's free blocks.
@@ -113,8 +114,6 @@ pub struct Tcache {
     /// A full magazine beside each bin, or none. Slots as the depot's, so that the magazines of a
     /// thread that sleeps can be taken.
     spares: PerClass<DepotSlot>,
-    /// Places of each bin when it is empty.
-    places: PerClass<Word<u16>>,
     /// Per class, magazines in a row that found the depot full; up to [`surplus::PROBED`] …
     overflows: PerClass<Cell<u8>>,
     /// … and how often that was taken for more than it was.
@@ -142,8 +141,6 @@ pub struct Tcache {
 // never written.
 unsafe impl Sync for Tcache {}
 
-const _: () = assert!(offset_of!(Tcache, no_room) == NO_ROOM);
-
 /// Offset of the bin for requests of up to 16 × index bytes.
 const BINS_BY_SIZE: [u16; MAX_TABLE / 16 + 1] = {
     let mut table = [0; MAX_TABLE / 16 + 1];
@@ -165,16 +162,7 @@ pub const fn bin_of_size(bytes: usize) -> usize {
 impl Tcache {
     const fn constant(state: State) -> Self {
         Self {
-            bins: PerClass(
-                [const {
-                    Bin {
-                        head: Word::<*mut Block>::new(ptr::null_mut()),
-                        reciprocal: Cell::new(0),
-                        room: Word::<u32>::new(0),
-                    }
-                }; CLASS_PLACES],
-            ),
-            no_room: [0; NO_ROOM_BYTES / 8],
+            bins: PerClass([const { Bin::NONE }; CLASS_PLACES]),
             window_base: Cell::new(NO_WINDOW),
             window: Cell::new(ptr::null()),
             table: BINS_BY_SIZE,
@@ -183,7 +171,6 @@ impl Tcache {
             thread: Word::<usize>::new(0),
             in_transit: Cell::new(ptr::null_mut()),
             spares: PerClass([const { DepotSlot::new() }; CLASS_PLACES]),
-            places: PerClass([const { Word::<u16>::new(0) }; CLASS_PLACES]),
             overflows: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             patience: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             directions: PerClass([const { Direction::new() }; CLASS_PLACES]),
@@ -214,29 +201,53 @@ pub static EMPTY: Tcache = Tcache::constant(State::Empty);
 /// The cache of threads that have ended.
 static ENDED: Tcache = Tcache::constant(State::Ended);
 
-impl Tcache {
-    /// Whether the bin at a byte offset that a window entry gives has room, and blocks of its class start
-    /// at multiples of its size, of which `offset` is one.
-    ///
-    /// # Safety
-    /// The offset is one of a bin, or a window entry.
-    #[inline(always)]
-    pub unsafe fn has_room_for(this: *mut Tcache, bin: usize, offset: u32) -> bool {
-        // SAFETY: bins and what has no room lie in the cache. The latter begins at any byte.
-        let (reciprocal, room) = unsafe {
-            let bin = this.cast::<u8>().add(bin);
-            (
-                bin.add(offset_of!(Bin, reciprocal)).cast::<u32>().read_unaligned(),
-                bin.add(offset_of!(Bin, room)).cast::<u32>().read_unaligned(),
-            )
-        };
-        offset.wrapping_mul(reciprocal) < room
+impl Bin {
+    /// An empty bin of no class, without room.
+    #[expect(clippy::declare_interior_mutable_const, reason = "what caches begin as")]
+    const NONE: Bin = Bin {
+        head: Word::<*mut Block>::new(ptr::null_mut()),
+        reciprocal: Cell::new(0),
+        room: Word::<u32>::new(0),
+        mask: Cell::new(0),
+        places: Word::<u16>::new(0),
+    };
+
+    /// Makes it the bin of `class`.
+    fn serve(&self, class: Class) {
+        self.reciprocal.set(reciprocal(class));
+        self.mask.set(slab_align(class) as u32 - 1);
     }
 
+    /// Whether there is room for one more block, and one may start at the address, which is in a slab of the class.
+    #[inline(always)]
+    pub fn has_room_for(&self, address: usize) -> bool {
+        let offset = address as u32 & self.mask.get();
+        // SAFETY: only this thread writes it. Read so, it is no instruction of its own.
+        let room = unsafe { (&raw const self.room).cast::<u32>().read() };
+        offset.wrapping_mul(self.reciprocal.get()) < room
+    }
+
+    /// Free places.
+    fn free_places(&self) -> usize {
+        (self.room.get() / ROOM_UNIT) as usize
+    }
+
+    fn set_free_places(&self, places: usize) {
+        self.room.set(places as u32 * ROOM_UNIT);
+    }
+
+    /// Whether there is room for a block.
+    #[inline(always)]
+    pub fn has_room(&self) -> bool {
+        self.room.get() >= ROOM_UNIT
+    }
+}
+
+impl Tcache {
     /// The bin at a byte offset, as [`bin_offset`] gives it.
     ///
     /// # Safety
-    /// The offset is one of a bin.
+    /// The offset is one of a bin, or a window entry.
     #[inline(always)]
     pub unsafe fn bin_at<'a>(this: *mut Tcache, offset: usize) -> &'a Bin {
         // SAFETY: bins lie at the start of the cache; caches live as long as the process.
@@ -290,8 +301,8 @@ impl Tcache {
 
     /// Blocks in the bin of `class`.
     fn bin_count(&self, class: Class) -> usize {
-        let places = usize::from(self.places[class].get());
-        places.saturating_sub((self.bin(class).room.get() / ROOM_UNIT) as usize)
+        let bin = self.bin(class);
+        usize::from(bin.places.get()).saturating_sub(bin.free_places())
     }
 
     /// Blocks of `class` in the cache, whether it has a thread or waits for one.
@@ -398,7 +409,7 @@ impl Tcache {
     /// there is room: without the way through its slab. Whether it did.
     fn keep_drained(&self, block: *mut Block, class: Class) -> bool {
         let bin = self.bin(class);
-        if self.refills[class].get() == 0 || bin.room.get() < ROOM_UNIT {
+        if self.refills[class].get() == 0 || !bin.has_room() {
             return false;
         }
         self.crowd.note_taken(1, size_class::size(class));
@@ -455,8 +466,9 @@ impl Tcache {
 
     /// Makes room for so many blocks in the empty bin of `class`.
     fn set_places(&self, class: Class, places: usize) {
-        self.places[class].set(places as u16);
-        self.bin(class).room.set(places as u32 * ROOM_UNIT);
+        let bin = self.bin(class);
+        bin.places.set(places as u16);
+        bin.set_free_places(places);
     }
 
     /// Makes a list, of at most a full magazine, the contents of the empty bin of `class`.
@@ -466,8 +478,8 @@ impl Tcache {
         let bin = self.bin(class);
         self.directions[class].note_taken();
         let capacity = self.capacity(class).max(count);
-        self.places[class].set(capacity as u16);
-        bin.room.set((capacity - count) as u32 * ROOM_UNIT);
+        bin.places.set(capacity as u16);
+        bin.set_free_places(capacity - count);
         self.begin_to_keep(class);
         compiler_fence(Release);
         bin.head.set(head);

@@ -41,7 +41,7 @@ impl Tcache {
             return true;
         }
         // SAFETY: a slab lies there, of the arena whose lock is held.
-        if unsafe { held.slab_holds(block) || held.magazines_hold(class, block) }
+        if unsafe { held.slab_holds(class, block) || held.magazines_hold(class, block) }
             || owner.depot_holds(&mut held, class, block)
         {
             return true;

@@ -1,6 +1,6 @@
 //! What a thread's bins have too much.
 
-use super::{ROOM_UNIT, Tcache, magazine_capacity};
+use super::{Tcache, magazine_capacity};
 use crate::arena::Guard;
 use crate::size_class::{Class, size};
 use crate::sync::block::{Block, Chain};
@@ -40,7 +40,7 @@ impl Tcache {
     #[inline(never)]
     pub fn make_room(&self, class: Class) {
         let _inside = self.go_inside();
-        if self.bin(class).room.get() >= ROOM_UNIT {
+        if self.bin(class).has_room() {
             // Somebody made it meanwhile.
             return;
         }
