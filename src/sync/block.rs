@@ -65,6 +65,28 @@ impl Block {
         !head.is_null()
     }
 
+    /// Asks the processor for the first line of `block`, if it is one: whoever takes that block next reads its link.
+    #[inline(always)]
+    pub fn prefetch(block: *mut Block) {
+        // SAFETY: a hint, which faults for no address.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(block.cast());
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            core::arch::asm!(
+                "prfm pldl1keep, [{}]",
+                in(reg) block,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = block;
+    }
+
     /// The mark word of the block.
     ///
     /// # Safety

@@ -322,7 +322,9 @@ impl Tcache {
         if !block.is_null() {
             // SAFETY: blocks in a bin are free and this thread's alone.
             unsafe {
-                bin.head.set(Block::next(block));
+                let next = Block::next(block);
+                Block::prefetch(next);
+                bin.head.set(next);
                 bin.room.set(bin.room.get().wrapping_add(ROOM_UNIT));
                 Block::set_mark(block, 0);
             }
