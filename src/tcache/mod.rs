@@ -521,3 +521,25 @@ pub fn empty() -> *mut Tcache {
 pub fn ended() -> *mut Tcache {
     (&raw const ENDED).cast_mut()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bin_with_room_takes_what_starts_a_block_of_its_class() {
+        for class in 1..CLASSES {
+            let bin = Bin::NONE;
+            bin.serve(class);
+            let slab = 3 * slab_align(class);
+            for places in [0, 1, magazine_capacity(class)] {
+                bin.set_free_places(places);
+                for offset in 0..slab_align(class) {
+                    let is_start = offset.is_multiple_of(size_class::size(class));
+                    let is_taken = bin.has_room_for(slab + offset);
+                    assert_eq!(is_taken, is_start && places > 0, "{offset} of class {class}");
+                }
+            }
+        }
+    }
+}
