@@ -180,7 +180,8 @@ impl Arenite {
 // SAFETY: blocks hold the layout's size at its alignment, are disjoint, and stay until freed;
 // nothing here unwinds.
 unsafe impl GlobalAlloc for Arenite {
-    #[inline]
+    // Always: where the layout is not known it is two fast paths, which the compiler takes for too much.
+    #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= MIN_ALIGN {
             malloc::malloc_known_or(layout.size(), |bytes| self.alloc_slow(bytes))
