@@ -223,12 +223,11 @@ unsafe fn class_in_window(tcache: *mut Tcache, block: *mut u8) -> Option<Class> 
             return None;
         }
         let window = (*tcache).window.get();
-        let class = window::class_of(window::entry(window, page));
-        let offset = block.addr() % size_class::slab_align(class);
-        (class != 0
-            && size_class::block_index(offset, class).is_some()
+        let entry = window::entry(window, page);
+        (entry != 0
+            && Tcache::bin_at(tcache, entry).may_start_at(block.addr())
             && Block::mark(block.cast()) != window.addr())
-        .then_some(class)
+        .then(|| window::class_of(entry))
     }
 }
 

@@ -170,9 +170,15 @@ pub const fn slab_align(class: Class) -> usize {
     }
 }
 
-/// Bytes of one slab of `class`: the granules in which its blocks lie, as many as its alignment has room for.
+/// Blocks of one slab of `class`: as many as its alignment has room for.
+#[inline]
+pub const fn slab_blocks(class: Class) -> usize {
+    slab_align(class) / size(class)
+}
+
+/// Bytes of one slab of `class`: the granules in which its blocks lie.
 pub const fn slab_bytes(class: Class) -> usize {
-    (slab_align(class) / size(class) * size(class)).next_multiple_of(GRANULE)
+    (slab_blocks(class) * size(class)).next_multiple_of(GRANULE)
 }
 
 /// Blocks that one magazine of `class` holds at most.
@@ -282,6 +288,7 @@ mod tests {
         for class in 1..CLASSES {
             let (blocks, align) = (slab_bytes(class) / size(class), slab_align(class));
             assert!(blocks >= 8 || align == MAX_SLAB && blocks == align / size(class), "{class}");
+            assert_eq!(blocks, slab_blocks(class));
             assert!(slab_bytes(class) <= align && align - slab_bytes(class) < size(class));
         }
     }

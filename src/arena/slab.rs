@@ -168,10 +168,9 @@ impl Inner {
                 }
                 self.note_free_blocks(slab, free);
                 (*slab).epoch = self.bins.epoch as u8;
-                let capacity = size_class::slab_bytes(class) / size_class::size(class);
                 if (*slab).free.is_null()
                     && (*slab).dropped_blocks == 0
-                    && usize::from((*slab).carved.load(Relaxed)) == capacity
+                    && usize::from((*slab).carved.load(Relaxed)) == size_class::slab_blocks(class)
                 {
                     self.unlist(class, slab);
                 }

@@ -44,7 +44,7 @@ pub unsafe fn carve(
     unsafe {
         let class = usize::from((*slab).class);
         let size = size_class::size(class);
-        let capacity = size_class::slab_bytes(class) / size;
+        let capacity = size_class::slab_blocks(class);
         let first = usize::from((*slab).carved.load(Relaxed));
         let last = (first + (bytes / size).clamp(1, want.max(1))).min(capacity);
         // All blocks that start in a page are carved together: the window has one entry a page.
@@ -136,7 +136,7 @@ unsafe fn link(
 /// which blocks start, if it does. It has the mark of a free block once that page is carved.
 fn false_start(class: Class) -> Option<usize> {
     let (size, bytes) = (size_class::size(class), size_class::slab_bytes(class));
-    let rest = bytes / size * size;
+    let rest = size_class::slab_blocks(class) * size;
     (rest < bytes && rest / PAGE == (rest - size) / PAGE).then_some(rest)
 }
 

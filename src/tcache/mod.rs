@@ -218,13 +218,24 @@ impl Bin {
         self.mask.set(slab_align(class) as u32 - 1);
     }
 
-    /// Whether there is room for one more block, and one may start at the address, which is in a slab of the class.
+    /// Of the offset in its slab of an address in one of the class, and the reciprocal.
+    #[inline(always)]
+    fn product(&self, address: usize) -> u32 {
+        (address as u32 & self.mask.get()).wrapping_mul(self.reciprocal.get())
+    }
+
+    /// Whether a block may start at the address, which is in a slab of the class.
+    #[inline(always)]
+    pub fn may_start_at(&self, address: usize) -> bool {
+        self.product(address) < ROOM_UNIT
+    }
+
+    /// As [`Bin::may_start_at`], and whether there is room for that block.
     #[inline(always)]
     pub fn has_room_for(&self, address: usize) -> bool {
-        let offset = address as u32 & self.mask.get();
         // SAFETY: only this thread writes it. Read so, it is no instruction of its own.
         let room = unsafe { (&raw const self.room).cast::<u32>().read() };
-        offset.wrapping_mul(self.reciprocal.get()) < room
+        self.product(address) < room
     }
 
     /// Free places.
@@ -538,6 +549,7 @@ mod tests {
                     let is_start = offset.is_multiple_of(size_class::size(class));
                     let is_taken = bin.has_room_for(slab + offset);
                     assert_eq!(is_taken, is_start && places > 0, "{offset} of class {class}");
+                    assert_eq!(bin.may_start_at(slab + offset), is_start, "{offset}");
                 }
             }
         }
