@@ -8,7 +8,7 @@ mod realloc;
 
 pub use realloc::{realloc, realloc_known};
 
-use crate::arena::slab::is_block;
+use crate::arena::slab::{is_block, is_closed};
 use crate::arena::{ARENAS, Guard};
 use crate::check::{Misuse, misuse};
 use crate::huge;
@@ -314,7 +314,7 @@ unsafe fn free_small(block: *mut Block, owner: Owner, class: Class) {
     unsafe {
         if tcache.is_null() {
             free_directly(block, owner.arena());
-        } else if (*tcache).arena_id() == owner.arena() {
+        } else if (*tcache).arena_id() == owner.arena() && !is_closed(block.addr(), class) {
             keep(tcache, block, class, window::free_mark(owner.arena()));
         } else if (*tcache).free_remote(block, owner.arena(), size_class::size(class)) {
             purger::poll();

@@ -11,7 +11,7 @@
 //! it as resident until then, and what was given back would not be known to be zero.
 
 use crate::arena::purge::Search;
-use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, STEPS};
+use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, Guard, STEPS};
 use crate::config;
 use crate::heap::MAPPED;
 use crate::limit;
@@ -30,6 +30,8 @@ const TOP_PIECE: usize = 64;
 const CHUNK_PIECE: usize = 4096;
 /// Slabs that are looked through under the lock at once.
 const SLABS_PIECE: usize = 8;
+/// Slabs that are closed under the lock at once.
+const CLOSED_AT_ONCE: usize = 64;
 /// Pages that a thread on a slow path gives back in one epoch: 16 MiB, some 2 ms.
 const SLOW_PATH_PAGES: usize = 4096;
 
@@ -100,15 +102,15 @@ pub fn may_be_worth_it() -> bool {
     ARENAS.iter_open().map(Arena::bytes_in_use).sum::<usize>() >= MUCH_IN_USE
 }
 
-/// A tick on a thread's slow path, if nobody ticked in this epoch. Passes over arenas whose lock
-/// another thread holds.
-pub fn tick_on_slow_path() {
+/// A tick on a thread's slow path, if nobody ticked in this epoch, which gives chunks and tops back only
+/// if `is_worth_it`. Passes over arenas whose lock another thread holds.
+pub fn tick_on_slow_path(is_worth_it: bool) {
     let Some(epoch) = epoch() else { return };
     if TICKED.swap(epoch, Relaxed) != epoch {
         if os::is_single_threaded() {
             pressure::look();
         }
-        tick(epoch, SLOW_PATH_PAGES, false);
+        tick(epoch, if is_worth_it { SLOW_PATH_PAGES } else { 0 }, false);
     }
 }
 
@@ -130,6 +132,7 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> bool {
         cools |= Tcache::cool_parked(&mut held);
         drop(held);
         cool_magazines(arena);
+        close_slabs(arena);
         freed += cool_slabs(arena, STEPS as u8, usize::MAX);
         let surplus = arena.lock_open().map_or(0, |held| held.surplus(kept)).min(left);
         let bytes = purge(arena, surplus, usize::MAX, &[STEPS as u16, STEPS as u16 / 2, 1, 0]);
@@ -145,6 +148,16 @@ fn cool_magazines(arena: &Arena) {
     while let Some(class) = next {
         // SAFETY: the lock is held.
         next = arena.lock_open().and_then(|mut held| unsafe { held.give_idle_magazines(class) });
+    }
+}
+
+/// Closes slabs of sparse classes, some at a time.
+fn close_slabs(arena: &Arena) {
+    let mut next = Some(1);
+    while let Some(class) = next {
+        // SAFETY: the lock is held.
+        let close = |mut held: Guard<'_>| unsafe { held.close_slabs(class, CLOSED_AT_ONCE) };
+        next = arena.lock_open().and_then(close);
     }
 }
 

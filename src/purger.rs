@@ -163,8 +163,8 @@ fn poll_now(cache: &Tcache, may_start: bool) {
         REFUSED if epoch.wrapping_sub(REFUSED_IN.load(Relaxed)) < REFUSED_EPOCHS => false,
         state => may_start && may_be_worth_it() && start_from(state, epoch),
     };
-    if is_worth_it && !helper_does_it {
-        purge::tick_on_slow_path();
+    if !helper_does_it && may_be_worth_it() {
+        purge::tick_on_slow_path(is_worth_it);
     }
 }
 

@@ -173,7 +173,16 @@ pub const fn slab_align(class: Class) -> usize {
 /// Blocks of one slab of `class`: as many as its alignment has room for.
 #[inline]
 pub const fn slab_blocks(class: Class) -> usize {
-    slab_align(class) / size(class)
+    const BLOCKS: PerClass<u16> = {
+        let mut blocks = [0; CLASS_PLACES];
+        let mut class = 1;
+        while class < CLASSES {
+            blocks[class] = (slab_align(class) / size(class)) as u16;
+            class += 1;
+        }
+        PerClass(blocks)
+    };
+    BLOCKS.at(class) as usize
 }
 
 /// Bytes of one slab of `class`: the granules in which its blocks lie.

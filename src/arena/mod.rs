@@ -12,7 +12,9 @@ mod magazines;
 pub mod pages;
 pub mod purge;
 pub mod slab;
+mod slab_lists;
 mod slab_pages;
+mod sparse;
 
 pub use all::{ARENAS, Waits};
 pub use decay::{IdleEpochs, STEPS};
@@ -341,15 +343,17 @@ impl Arena {
     }
 
     /// Sends a chain of blocks, of `bytes` in all, home to this arena from a thread that is
-    /// attached to arena `from`. Takes the list to the arena itself when nobody else will, or
+    /// attached to arena `from`, which may be this one. Takes the list to the arena itself when nobody else will, or
     /// when it has become long.
     ///
     /// # Safety
     /// The chain is not empty, its links up to its tail are valid, and its blocks are this
     /// arena's and the caller's to give.
     pub unsafe fn send(&self, chain: Chain, bytes: usize, from: u16) {
-        self.remote_frees.fetch_add(chain.count as u64, Relaxed);
-        self.remote_from.store(from, Relaxed);
+        if from != self.id {
+            self.remote_frees.fetch_add(chain.count as u64, Relaxed);
+            self.remote_from.store(from, Relaxed);
+        }
         let undrained = self.remote_bytes.fetch_add(bytes, Relaxed) + bytes;
         // SAFETY: the caller's contract.
         let orphan = unsafe { self.remote.push(chain) };

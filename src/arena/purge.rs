@@ -77,6 +77,7 @@ impl Inner {
             self.stamp = self.bins.epoch as u8;
             let dirty = self.dirty_pages();
             self.decay.advance(epochs, dirty);
+            self.note_fill(epochs);
         }
     }
 

@@ -6,16 +6,18 @@
 //! with the program, in a cache on its way, or on the slab's free list.
 
 use super::magazines::Magazines;
+use super::slab_lists::{List, Lists};
+use super::sparse::Fill;
 use super::{IdleEpochs, Inner, slab_pages};
 use crate::check::invariant;
 use crate::os::PAGE;
-use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageId, PageState};
+use crate::page_map::{self, KIND_LARGE, Owner, PageDesc, PageState};
 use crate::size_class::{self, Class, GRANULE};
 use crate::sync::block::{Block, Chain};
 use crate::window;
 use core::ptr;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU16, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
 
 /// A slab's state. Lies over three page descriptors, of which the last two are read by nobody
 /// else: a slab has at least four pages.
@@ -33,6 +35,8 @@ pub struct Slab {
     pub(super) list: List,
     /// The epoch of the arena's purge clock, modulo 256, in which a block last came or went.
     pub(super) epoch: u8,
+    /// Whether its blocks go home when they are freed (`sparse.rs`). Read without the lock by frees.
+    pub(super) closed: AtomicBool,
     /// Bit n: no block that starts in page n is in use, and the page was given back to the kernel.
     /// Read without the lock by checks of a free.
     pub(super) dropped: AtomicU64,
@@ -43,27 +47,11 @@ pub struct Slab {
 const _: () = assert!(size_of::<Slab>() == 3 * size_of::<PageDesc>());
 const _: () = assert!(GRANULE / PAGE >= 4);
 
-/// A class's lists of slabs that have blocks to give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum List {
-    /// On none: all blocks are out.
-    None,
-    /// Those that were in use lately, and the first to give.
-    Warm,
-    /// Those whose free pages were given back to the kernel.
-    Bare,
-}
-
 /// What an arena keeps for each class.
 #[derive(Debug, Clone, Copy)]
 pub struct ClassState {
-    /// Slabs that have free or uncarved blocks; the most recently freed into first …
-    pub(super) first: PageId,
-    /// … and the last of them.
-    pub(super) last: PageId,
-    /// Slabs that had room and were not touched for long.
-    bare: PageId,
+    /// Those of its slabs that have blocks to give.
+    pub(super) lists: Lists,
     /// Slabs of the class.
     pub slabs: u32,
     /// Slabs of which no block is out; kept up to [`EMPTY_BLOCKS_KEPT`].
@@ -76,6 +64,8 @@ pub struct ClassState {
     lent: u32,
     /// Full magazines that the depot has no slots for.
     pub magazines: Magazines,
+    /// How many blocks were out lately.
+    pub(super) fill: Fill,
     /// How long the class was not refilled while depot or arena held magazines of it.
     pub(super) idle: IdleEpochs,
 }
@@ -91,15 +81,14 @@ const LENT_BYTES: u32 = 4096;
 impl ClassState {
     /// No slabs.
     pub const NEW: ClassState = ClassState {
-        first: 0,
-        last: 0,
-        bare: 0,
+        lists: Lists::EMPTY,
         slabs: 0,
         empty: 0,
         out: 0,
         refilled: 0,
         lent: 0,
         magazines: Magazines::NONE,
+        fill: Fill::NEW,
         idle: IdleEpochs::NONE,
     };
 }
@@ -132,12 +121,25 @@ pub unsafe fn is_block(address: usize, class: Class) -> bool {
     }
 }
 
+/// Whether a block that is freed goes home to its slab, rather than into a bin.
+///
+/// # Safety
+/// A block of `class` starts at the address, and is in use.
+#[inline]
+pub unsafe fn is_closed(address: usize, class: Class) -> bool {
+    // Relaxed: who frees just before a slab is closed or opened does no harm.
+    // SAFETY: the caller's contract; while a block of the slab is in use, it stays.
+    unsafe {
+        let slab = page_map::desc(slab_of(address, class)).cast::<Slab>();
+        (*slab).closed.load(Relaxed)
+    }
+}
+
 impl Inner {
     /// Whether fresh memory would be touched for blocks of `class`.
     pub fn would_grow(&self, class: Class) -> bool {
-        let ClassState { first, bare, .. } = *self.class(class);
         let at_hand = self.dirty_pages() * PAGE + self.magazine_bytes;
-        first == 0 && bare == 0 && at_hand < size_class::slab_bytes(class)
+        self.class(class).lists.first().is_none() && at_hand < size_class::slab_bytes(class)
     }
 
     /// Blocks of `class` for a thread, at least one unless memory is out, at most `want`: freed
@@ -173,6 +175,8 @@ impl Inner {
                     && usize::from((*slab).carved.load(Relaxed)) == size_class::slab_blocks(class)
                 {
                     self.unlist(class, slab);
+                } else {
+                    self.file(class, start, slab, used(slab));
                 }
             }
             if got.count == 0 && self.add_slab(class) {
@@ -181,6 +185,7 @@ impl Inner {
         }
         let state = self.class_mut(class);
         state.out += got.count;
+        state.fill.note(state.out);
         state.refilled += got.count as u64;
         got
     }
@@ -195,6 +200,16 @@ impl Inner {
         let size = size_class::size(class);
         self.warm_free_bytes += usize::from(now) * size;
         self.warm_free_bytes -= usize::from(before) * size;
+    }
+
+    /// Takes a slab's free blocks out of that count.
+    ///
+    /// # Safety
+    /// As for [`Inner::note_free_blocks`].
+    pub(super) unsafe fn forget_free_blocks(&mut self, slab: *mut Slab) {
+        // SAFETY: the caller's contract.
+        let (blocks, class) = unsafe { ((*slab).free_count, usize::from((*slab).class)) };
+        self.warm_free_bytes -= usize::from(blocks) * size_class::size(class);
     }
 
     /// Whether a request of `class` should be served by a larger class's slab or by pages, as
@@ -305,13 +320,14 @@ impl Inner {
             let slab = page_map::desc(start).cast::<Slab>();
             let granule = head.addr() & !(GRANULE - 1);
             let (mut first, mut last, mut given) = (ptr::null_mut(), ptr::null_mut(), 0);
+            let closed = (*slab).closed.load(Relaxed);
             // The blocks stay linked as they are, but around those that are kept.
             let mut is_linked = true;
             loop {
                 let block = *head;
                 *head = Block::next(block);
                 *left -= 1;
-                if keep(block, class) {
+                if !closed && keep(block, class) {
                     is_linked = false;
                 } else {
                     if given == 0 {
@@ -330,9 +346,8 @@ impl Inner {
             if given == 0 {
                 return;
             }
-            if (*slab).list != List::Warm {
-                self.warm(class, start, slab);
-            }
+            let left = used(slab).wrapping_sub(given.into());
+            self.file(class, start, slab, left);
             Block::set_next(last, (*slab).free);
             (*slab).free = first;
             (*slab).free_count += given;
@@ -342,7 +357,7 @@ impl Inner {
                 "a slab got more blocks back than it gave out",
             );
             *count += usize::from(given);
-            if Self::is_unused(slab) {
+            if left == 0 {
                 self.count_back(class, core::mem::take(count));
                 self.slab_is_unused(class, start, slab);
             }
@@ -392,93 +407,7 @@ impl Inner {
     /// Whether every carved block of the slab is on its free list, or in a dropped page.
     pub(super) unsafe fn is_unused(slab: *mut Slab) -> bool {
         // SAFETY: a slab of this arena, whose lock is held.
-        unsafe { (*slab).free_count + (*slab).dropped_blocks == (*slab).carved.load(Relaxed) }
-    }
-
-    /// The slab that gives the class's next blocks, made a warm one: its start and state.
-    unsafe fn slab_with_room(&mut self, class: Class) -> Option<(usize, *mut Slab)> {
-        let ClassState { first, bare, .. } = *self.class(class);
-        let id = if first != 0 { first } else { bare };
-        if id == 0 {
-            return None;
-        }
-        // SAFETY: ids on the lists are those of slabs.
-        unsafe {
-            let start = page_map::page_address(id);
-            let slab = page_map::desc(start).cast::<Slab>();
-            if first == 0 {
-                self.warm(class, start, slab);
-            }
-            Some((start, slab))
-        }
-    }
-
-    /// Makes the slab the first of the warm ones, from whatever list it is on.
-    ///
-    /// # Safety
-    /// The slab is one of this arena, of `class`; the arena's lock is held.
-    pub(super) unsafe fn warm(&mut self, class: Class, start: usize, slab: *mut Slab) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            if (*slab).list != List::None {
-                self.unlist(class, slab);
-            }
-            self.list(class, start, slab, List::Warm);
-        }
-    }
-
-    /// Puts a slab that is on no list in front of one.
-    ///
-    /// # Safety
-    /// As for [`Inner::warm`].
-    pub(super) unsafe fn list(&mut self, class: Class, start: usize, slab: *mut Slab, list: List) {
-        // SAFETY: the caller's contract; ids on the lists are those of slabs.
-        unsafe {
-            let id = page_map::page_id(start);
-            let state = self.class_mut(class);
-            let first = if list == List::Warm { &mut state.first } else { &mut state.bare };
-            let next = core::mem::replace(first, id);
-            (*slab).desc.next = next;
-            (*slab).desc.prev = 0;
-            (*slab).list = list;
-            if next != 0 {
-                (*page_map::desc(page_map::page_address(next))).prev = id;
-            } else if list == List::Warm {
-                state.last = id;
-            }
-            if list == List::Warm {
-                self.note_free_blocks(slab, 0);
-            }
-        }
-    }
-
-    /// Takes a slab off its list.
-    ///
-    /// # Safety
-    /// As for [`Inner::warm`]; the slab is on a list.
-    pub(super) unsafe fn unlist(&mut self, class: Class, slab: *mut Slab) {
-        // SAFETY: the caller's contract; ids on the lists are those of slabs.
-        unsafe {
-            let PageDesc { next, prev, .. } = (*slab).desc;
-            let is_warm = (*slab).list == List::Warm;
-            let state = self.class_mut(class);
-            if prev != 0 {
-                (*page_map::desc(page_map::page_address(prev))).next = next;
-            } else if is_warm {
-                state.first = next;
-            } else {
-                state.bare = next;
-            }
-            if next != 0 {
-                (*page_map::desc(page_map::page_address(next))).prev = prev;
-            } else if is_warm {
-                state.last = prev;
-            }
-            if is_warm {
-                self.warm_free_bytes -= usize::from((*slab).free_count) * size_class::size(class);
-            }
-            (*slab).list = List::None;
-        }
+        unsafe { used(slab) == 0 }
     }
 
     #[cold]
@@ -496,12 +425,13 @@ impl Inner {
             (*slab).free_count = 0;
             (*slab).carved = AtomicU16::new(0);
             (*slab).class = class as u8;
-            (*slab).list = List::None;
+            (*slab).list = List::NONE;
             (*slab).epoch = self.bins.epoch as u8;
+            (*slab).closed = AtomicBool::new(false);
             (*slab).dropped = AtomicU64::new(0);
             (*slab).dropped_blocks = 0;
             page_map::set_owner(run.start, bytes, Owner::new(self.id, class as u16));
-            self.list(class, run.start, slab, List::Warm);
+            self.file(class, run.start, slab, 0);
             let state = self.class_mut(class);
             state.slabs += 1;
             state.empty += 1;
@@ -528,6 +458,19 @@ impl Inner {
             self.class_mut(class).slabs -= 1;
             self.give_run_home(start, bytes / PAGE, home);
         }
+    }
+}
+
+/// Blocks of the slab that are out.
+///
+/// # Safety
+/// The slab is one of an arena whose lock is held.
+#[inline]
+pub(super) unsafe fn used(slab: *mut Slab) -> usize {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let free = (*slab).free_count + (*slab).dropped_blocks;
+        usize::from((*slab).carved.load(Relaxed).wrapping_sub(free))
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::Inner;
 use super::decay::STEPS;
-use super::slab::{List, Slab};
+use super::slab::Slab;
+use super::slab_lists::{List, WARM};
 use crate::os::{self, PAGE};
 use crate::page_map;
 use crate::size_class::{self, CLASSES, Class, GRANULE};
@@ -181,6 +182,30 @@ unsafe fn open_pages(start: usize, arena: u16, class: Class, pages: Range<usize>
     }
 }
 
+/// Lets the window show all pages whose blocks are carved.
+///
+/// # Safety
+/// The slab at `start` is one of `arena`, whose lock is held.
+pub unsafe fn open(slab: *mut Slab, start: usize, arena: u16) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let class = usize::from((*slab).class);
+        let carved = usize::from((*slab).carved.load(Relaxed));
+        let dropped = (*slab).dropped.load(Relaxed);
+        for page in carved_pages(class, carved).filter(|page| dropped >> page & 1 == 0) {
+            open_pages(start, arena, class, page..page + 1);
+        }
+    }
+}
+
+/// The pages of a slab of `class` in which one of the first `carved` blocks starts. All others that start there are
+/// carved, too.
+fn carved_pages(class: Class, carved: usize) -> impl Iterator<Item = usize> {
+    let size = size_class::size(class);
+    let pages = 0..size_class::slab_bytes(class) / PAGE;
+    pages.filter(move |&page| !blocks_of_page(page, size, carved).is_empty())
+}
+
 /// The pages of the slab in which every block is free, dropped ones included; of those that were
 /// carved so far, `pages` of them.
 ///
@@ -281,24 +306,25 @@ impl Inner {
         age: u8,
         slabs: usize,
     ) -> (Option<Class>, usize) {
-        let mut left = slabs;
-        let mut bytes = 0;
-        for class in first..CLASSES {
+        let (mut left, mut bytes) = (slabs, 0);
+        let lists = |class| (0..WARM).map(move |number| (class, List::warm(number)));
+        for (class, list) in (first..CLASSES).flat_map(lists) {
             let mut young = 0;
-            while self.class(class).last != 0 && young < YOUNG_SEEN {
+            while let Some(last) = self.class(class).lists.last(list).filter(|_| young < YOUNG_SEEN)
+            {
                 if left == 0 {
                     return (Some(class), bytes);
                 }
-                // SAFETY: ids on the lists are those of slabs of this arena.
+                // SAFETY: ids on the lists are those of slabs of this arena, whose lock is held.
                 unsafe {
-                    let start = page_map::page_address(self.class(class).last);
+                    let start = page_map::page_address(last);
                     let slab = page_map::desc(start).cast::<Slab>();
                     if (self.bins.epoch as u8).wrapping_sub((*slab).epoch) < age {
                         young += 1;
-                        if self.class(class).first == self.class(class).last {
+                        if self.class(class).lists.has_one(list) {
                             break;
                         }
-                        self.warm(class, start, slab);
+                        self.relist(class, start, slab, list);
                         continue;
                     }
                     left -= 1;
@@ -324,10 +350,37 @@ impl Inner {
                 PAGE => drop_pages(slab, start, self.id),
                 _ => 0,
             };
-            self.list(class, start, slab, List::Bare);
+            self.close(class, start, slab);
+            self.relist(class, start, slab, List::BARE);
             bytes
         }
     }
 }
 
 const _: () = assert!(STEPS < 128, "ages of slabs are counted in a byte");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_block_starts_in_an_opened_page_that_is_not_carved() {
+        for class in 1..CLASSES {
+            let size = size_class::size(class);
+            let blocks = size_class::slab_blocks(class);
+            for page in 0..size_class::slab_bytes(class) / PAGE {
+                // As `carve` leaves it: to the end of a page.
+                let carved = ((page + 1) * PAGE).div_ceil(size).min(blocks);
+                let starts =
+                    |page: usize| (page * PAGE).div_ceil(size)..((page + 1) * PAGE).div_ceil(size);
+                assert!(
+                    carved_pages(class, carved).all(|page| starts(page).end.min(blocks) <= carved)
+                );
+                let opened = (0..carved).all(|block| {
+                    carved_pages(class, carved).any(|page| starts(page).contains(&block))
+                });
+                assert!(opened, "class {class}, {carved} blocks");
+            }
+        }
+    }
+}

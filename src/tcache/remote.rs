@@ -1,4 +1,4 @@
-//! Blocks of other arenas: collected per owner, sent home as whole chains.
+//! Blocks of other arenas, and of closed slabs: collected per owner, sent home as whole chains.
 //!
 //! They are not reused here: that would put two threads' data in one cache line, and let memory
 //! drift from thread to thread.
@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::compiler_fence;
 
 impl Tcache {
-    /// Collects a block of another arena, of `bytes`, and sends the chain home when it is long; whether it
+    /// Collects a block of another arena or of a closed slab, of `bytes`, and sends the chain home when it is long; whether it
     /// was.
     ///
     /// # Safety
@@ -54,7 +54,9 @@ impl Tcache {
         slot.head.set(ptr::null_mut());
         slot.count.set(0);
         slot.bytes.set(0);
-        self.crowd.note_sent(slot.arena.get(), chain.count);
+        if slot.arena.get() != self.arena_id() {
+            self.crowd.note_sent(slot.arena.get(), chain.count);
+        }
         if let Some(owner) = ARENAS.get(slot.arena.get()) {
             // SAFETY: the chain holds blocks of that arena that this thread freed.
             unsafe { owner.send(chain, bytes, self.arena_id()) };

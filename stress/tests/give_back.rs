@@ -9,9 +9,10 @@ use std::sync::OnceLock;
 /// Sizes at which every scenario still does all of its steps.
 const TINY: [&str; 5] = ["--quick", "--megabytes=8", "--live=4", "--fragments=16", "--seconds=0.5"];
 
-const SCENARIOS: [&str; 10] = [
+const SCENARIOS: [&str; 11] = [
     "burst",
     "survivors",
+    "turnover",
     "producer_consumer",
     "phases",
     "async",
@@ -102,6 +103,9 @@ fn steps_were_done(report: &Value) {
     // 8 MiB of blocks of 520 bytes in the mean are 16,000: about 16 of them stay.
     let pages = value("survivors", "pages of the survivors") * 256.0;
     assert!((3.0..80.0).contains(&pages), "{pages} pages");
+    // A tenth of the 8 MiB.
+    let live = value("turnover", "live");
+    assert!((0.6..1.0).contains(&live), "{live} MiB");
     for scenario in ["producer_consumer", "async", "ring"] {
         let live = value(scenario, "live");
         assert!((3.0..5.0).contains(&live), "{scenario}: {live} MiB");

@@ -9,7 +9,7 @@ pub struct Scale {
     /// Small sizes and short times
     #[arg(long)]
     pub quick: bool,
-    /// Mixed blocks that burst and survivors allocate, in MiB [default: 1024, quick 128]
+    /// Mixed blocks that burst, survivors and turnover allocate, in MiB [default: 1024, quick 128]
     #[arg(long, value_name = "MIB")]
     pub megabytes: Option<usize>,
     /// Live set of producer_consumer, phases, async and ring, in MiB
@@ -22,7 +22,7 @@ pub struct Scale {
     /// Duration of producer_consumer and async [default: 60 and 300, quick 5 and 10]
     #[arg(long, value_name = "S")]
     pub seconds: Option<f64>,
-    /// Threads of burst, survivors, producer_consumer and ring
+    /// Threads of burst, survivors, turnover, producer_consumer and ring
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=256))]
     pub threads: u16,
     /// Where the random numbers begin

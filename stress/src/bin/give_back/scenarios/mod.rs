@@ -14,11 +14,13 @@ mod service;
 mod small_freed;
 mod survivors;
 mod trim;
+mod turnover;
 
 /// All of them, in the order in which they run.
-pub const ALL: [Scenario; 10] = [
+pub const ALL: [Scenario; 11] = [
     burst::SCENARIO,
     survivors::SCENARIO,
+    turnover::SCENARIO,
     producer_consumer::SCENARIO,
     phases::SCENARIO,
     service::SCENARIO,
