@@ -120,6 +120,12 @@ fn double_free_of_a_block_in_a_magazine() {
 }
 
 #[test]
+fn double_free_of_a_block_of_a_closed_slab() {
+    let sizes = [48, 112, 500, 1024];
+    all_abort(&[DOUBLE_FREE], sizes.iter().map(|size| variant("of_a_closed_slab", size, 0)));
+}
+
+#[test]
 fn double_free_from_another_thread() {
     in_all_sizes(&[DOUBLE_FREE], "from_another_thread");
 }

@@ -104,6 +104,32 @@ static void in_a_magazine(int argc, char **argv) {
     bad_free(many[5 * magazine]);
 }
 
+/* The block's slab is closed: most of its class was free for the decay time. So
+ * the block went home instead of into the bin, which gives another one. */
+static void of_a_closed_slab(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { COUNT = 48 << 20, KEPT = 10 };
+    static void *many[COUNT / 48];
+    for (size_t i = 0; i < COUNT / size; i++)
+        many[i] = allocates(NULL);
+    for (size_t i = 0; i < COUNT / size; i++)
+        if (i % KEPT)
+            free(many[i]);
+    for (size_t i = 0; i < COUNT / size; i += KEPT) {
+        /* Slow paths, which look at the purge clock. */
+        static void *others[3000];
+        for (int k = 0; k < 3000; k++)
+            CHECK(others[k] = malloc(20));
+        for (int k = 0; k < 3000; k++)
+            free(others[k]);
+        usleep(1000);
+        free(many[i]);
+        if (allocates(NULL) != many[i])
+            bad_free(many[i]);
+    }
+    CHECK(!"a slab that is closed");
+}
+
 /* The other thread is there before the block is: what starting it allocates
  * could get the freed block, whose second free would then be a good one. */
 static pthread_barrier_t both;
@@ -452,6 +478,7 @@ static const struct mode modes[] = {
     {"after_many_others", after_many_others},
     {"among_live", among_live},
     {"in_a_magazine", in_a_magazine},
+    {"of_a_closed_slab", of_a_closed_slab},
     {"from_another_thread", from_another_thread},
     {"of_a_gone_threads_block", of_a_gone_threads_block},
     {"first_by_a_gone_thread", first_by_a_gone_thread},
