@@ -22,6 +22,9 @@ pub struct ClassStats {
     pub size: usize,
     /// Slabs.
     pub slabs: usize,
+    /// Those of them that give blocks only when no other can, and get their own back when these are freed: little
+    /// of the class, or nothing of the slab, was used for the decay time.
+    pub closed_slabs: usize,
     /// Blocks that the program holds.
     pub in_use: usize,
     /// Blocks that thread caches and depots hold.
@@ -137,6 +140,7 @@ impl Stats {
             let state = inner.class(class);
             *out += state.out;
             figures.slabs += state.slabs as usize;
+            figures.closed_slabs += state.closed as usize;
             figures.refilled += state.refilled;
             figures.cached += state.magazines.blocks;
         }
@@ -215,6 +219,7 @@ impl Stats {
                 &mut line,
                 &[
                     ("slabs", figures.slabs as u64),
+                    ("closed_slabs", figures.closed_slabs as u64),
                     ("in_use", figures.in_use as u64),
                     ("cached", figures.cached as u64),
                     ("refilled", figures.refilled),

@@ -50,10 +50,11 @@ impl Rng {
     }
 }
 
-/// Slabs of the classes of the sizes.
-fn slabs() -> usize {
+/// Slabs of the classes of the sizes, and closed ones.
+fn slabs() -> (usize, usize) {
     let classes = stats::collect().classes;
-    classes.iter().filter(|class| SIZES.contains(&class.size)).map(|class| class.slabs).sum()
+    let own = classes.iter().filter(|class| SIZES.contains(&class.size));
+    own.fold((0, 0), |(all, closed), class| (all + class.slabs, closed + class.closed_slabs))
 }
 
 #[test]
@@ -63,11 +64,13 @@ fn what_stays_in_use_gathers_in_few_slabs() {
     for size in SIZES {
         blocks.extend((0..BYTES / SIZES.len() / size).map(|_| Block::new(size)));
     }
-    let full = slabs();
+    let (full, closed) = slabs();
+    assert_eq!(closed, 0);
     (1..blocks.len()).for_each(|place| blocks.swap(place, rng.below(place + 1)));
     blocks.truncate(blocks.len() / ONE_IN);
-    let shrunk = slabs();
+    let (shrunk, _) = slabs();
     assert!(shrunk > full / 4 * 3, "what is left lies in {shrunk} of {full} slabs");
+    let mut most_closed = 0;
     for _ in 0..ROUNDS {
         for _ in 0..blocks.len() {
             let place = rng.below(blocks.len());
@@ -75,10 +78,14 @@ fn what_stays_in_use_gathers_in_few_slabs() {
             drop(blocks.swap_remove(place));
             blocks.push(Block::new(size));
         }
-        if slabs() < full / 4 {
+        let (all, closed) = slabs();
+        assert!(closed <= all);
+        most_closed = closed.max(most_closed);
+        if all < full / 4 {
+            assert!(most_closed > full / 4, "{most_closed} of {full} slabs were closed");
             return;
         }
         sleep(Duration::from_millis(1));
     }
-    panic!("{} slabs, {full} when all was in use", slabs());
+    panic!("{:?} slabs, {full} when all was in use", slabs());
 }

@@ -54,6 +54,8 @@ pub struct ClassState {
     pub(super) lists: Lists,
     /// Slabs of the class.
     pub slabs: u32,
+    /// Those that are closed (`sparse.rs`).
+    pub closed: u32,
     /// Slabs of which no block is out; kept up to [`EMPTY_BLOCKS_KEPT`].
     pub(super) empty: u32,
     /// Blocks given to threads and not back.
@@ -83,6 +85,7 @@ impl ClassState {
     pub const NEW: ClassState = ClassState {
         lists: Lists::EMPTY,
         slabs: 0,
+        closed: 0,
         empty: 0,
         out: 0,
         refilled: 0,
@@ -450,12 +453,15 @@ impl Inner {
         // SAFETY: no block of the slab is out, and it is on no list.
         unsafe {
             let home = (*slab).desc.home_or_epoch;
+            let is_closed = (*slab).closed.load(Relaxed);
             window::of(self.id).set(start, bytes, 0);
             slab_pages::clear_marks(slab, start);
             page_map::set_owner(start, bytes, Owner::new(self.id, KIND_LARGE));
             *page_map::desc(start + PAGE) = PageDesc::INSIDE;
             *page_map::desc(start + 2 * PAGE) = PageDesc::INSIDE;
-            self.class_mut(class).slabs -= 1;
+            let state = self.class_mut(class);
+            state.slabs -= 1;
+            state.closed -= u32::from(is_closed);
             self.give_run_home(start, bytes / PAGE, home);
         }
     }

@@ -128,6 +128,7 @@ impl Inner {
             let slab = page_map::desc(start).cast::<Slab>();
             if (*slab).closed.load(Relaxed) {
                 (*slab).closed.store(false, Relaxed);
+                self.class_mut(class).closed -= 1;
                 slab_pages::open(slab, start, self.id);
             }
             self.file(class, start, slab, slab::used(slab));
@@ -158,7 +159,8 @@ impl Inner {
     pub(super) unsafe fn close(&mut self, class: Class, start: usize, slab: *mut Slab) {
         // SAFETY: the caller's contract.
         unsafe {
-            (*slab).closed.store(true, Relaxed);
+            let was_closed = (*slab).closed.swap(true, Relaxed);
+            self.class_mut(class).closed += u32::from(!was_closed);
             window::of(self.id).set(start, size_class::slab_bytes(class), 0);
         }
     }

@@ -64,6 +64,7 @@ struct KernelCalls {
 struct Class {
     size: u64,
     slabs: u64,
+    closed_slabs: u64,
     in_use: u64,
     cached: u64,
     refilled: u64,
@@ -278,12 +279,11 @@ impl Figures {
         used.sort_by_key(|class| (std::cmp::Reverse(class.refilled), class.size));
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["Size class", "Slabs", "In use", "Cached", "Refilled"]);
+        table.set_header(["Size class", "Slabs", "Closed", "In use", "Cached", "Refilled"]);
         for class in used.iter().take(CLASSES) {
-            let Class { size, slabs, in_use, cached, refilled } = class;
-            table.add_row(
-                [size, slabs, in_use, cached, refilled].map(|&n| HumanCount(n).to_string()),
-            );
+            let Class { size, slabs, closed_slabs, in_use, cached, refilled } = class;
+            let row = [size, slabs, closed_slabs, in_use, cached, refilled];
+            table.add_row(row.map(|&n| HumanCount(n).to_string()));
         }
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);
