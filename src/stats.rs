@@ -22,8 +22,8 @@ pub struct ClassStats {
     pub size: usize,
     /// Slabs.
     pub slabs: usize,
-    /// Those of them that give blocks only when no other can, and get their own back when these are freed: little
-    /// of the class, or nothing of the slab, was used for the decay time.
+    /// Those of them that give blocks only when no other can, and get their own back when these are freed, since
+    /// little of the class was used for the decay time.
     pub closed_slabs: usize,
     /// Blocks that the program holds.
     pub in_use: usize,

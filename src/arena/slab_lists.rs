@@ -10,41 +10,50 @@ use crate::size_class::{self, Class};
 use crate::window;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Lists of open slabs that were in use lately: of which at least three quarters of the blocks are out, a quarter,
-/// or less.
-pub const BANDS: usize = 3;
-/// … and of closed ones, without the first.
-pub const WARM: usize = 2 * BANDS - 1;
-
 /// One of a class's lists. They give in the order of their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct List(u8);
 
 impl List {
+    /// Open slabs of which at least three quarters of the blocks are out.
+    const FULL: List = List(0);
+    /// Other open slabs.
+    pub const OPEN: List = List(1);
+    /// Closed slabs of which at least a quarter of the blocks are out.
+    const CLOSED: List = List(2);
+    /// Other closed slabs.
+    const NEARLY_EMPTY: List = List(3);
+    /// Open slabs whose free pages were given back to the kernel.
+    pub const BARE: List = List(4);
+    /// Closed ones.
+    const CLOSED_BARE: List = List(5);
     /// None: all blocks of the slab are out.
     pub const NONE: List = List(u8::MAX);
-    /// Slabs whose free pages were given back to the kernel.
-    pub const BARE: List = List(WARM as u8);
 
-    /// One of those of slabs that were in use lately, of [`WARM`]: the bands, and those of closed slabs.
-    pub const fn warm(number: usize) -> List {
-        List(number as u8)
-    }
+    /// Those of slabs that were in use lately.
+    pub const WARM: [List; 4] = [List::FULL, List::OPEN, List::CLOSED, List::NEARLY_EMPTY];
 
     /// The list of slabs of which `used` of `blocks` blocks are out.
     #[inline]
     fn of(used: usize, blocks: usize, is_closed: bool) -> List {
-        let band = u8::from(used < blocks / 4 * 3) + u8::from(used < blocks / 4);
-        List(if is_closed { band.max(1) + BANDS as u8 - 1 } else { band })
+        match is_closed {
+            false if used >= blocks / 4 * 3 => List::FULL,
+            false => List::OPEN,
+            true if used >= blocks / 4 => List::CLOSED,
+            true => List::NEARLY_EMPTY,
+        }
     }
 
     /// Whether its slabs were in use lately.
     #[inline]
     fn is_warm(self) -> bool {
-        self.0 < Self::BARE.0
+        self.0 < List::BARE.0
     }
 }
+
+/// Lists of a class.
+const LISTS: usize = List::WARM.len() + 2;
 
 /// First and last slab of a list.
 #[derive(Debug, Clone, Copy)]
@@ -55,21 +64,16 @@ struct Ends {
 
 /// The lists of a class.
 #[derive(Debug, Clone, Copy)]
-pub struct Lists([Ends; WARM + 1]);
+pub struct Lists([Ends; LISTS]);
 
 impl Lists {
     /// No slabs.
-    pub const EMPTY: Lists = Lists([Ends { first: 0, last: 0 }; WARM + 1]);
+    pub const EMPTY: Lists = Lists([Ends { first: 0, last: 0 }; LISTS]);
 
     /// The slab that gives the next blocks, by its first page.
     #[inline]
     pub fn first(&self) -> Option<PageId> {
         self.0.iter().map(|ends| ends.first).find(|&first| first != 0)
-    }
-
-    /// The first slab of a list, by its first page.
-    pub fn first_of(&self, list: List) -> Option<PageId> {
-        self.ends(list).map(|ends| ends.first).filter(|&first| first != 0)
     }
 
     /// Whether a list has one slab alone.
@@ -152,16 +156,33 @@ impl Inner {
         }
     }
 
-    /// Closes a slab: its blocks go home from now on, and it gives some when others have none.
+    /// Closes an open slab: its blocks go home from now on, and it gives some when others have none.
     ///
     /// # Safety
     /// As for [`Inner::file`].
     pub(super) unsafe fn close(&mut self, class: Class, start: usize, slab: *mut Slab) {
         // SAFETY: the caller's contract.
         unsafe {
-            let was_closed = (*slab).closed.swap(true, Relaxed);
-            self.class_mut(class).closed += u32::from(!was_closed);
+            (*slab).closed.store(true, Relaxed);
+            self.class_mut(class).closed += 1;
             window::of(self.id).set(start, size_class::slab_bytes(class), 0);
+            match (*slab).list {
+                List::BARE => self.relist(class, start, slab, List::CLOSED_BARE),
+                _ => self.file(class, start, slab, slab::used(slab)),
+            }
+        }
+    }
+
+    /// Files a slab whose free pages were given back.
+    ///
+    /// # Safety
+    /// As for [`Inner::file`].
+    pub(super) unsafe fn file_bare(&mut self, class: Class, start: usize, slab: *mut Slab) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let is_closed = (*slab).closed.load(Relaxed);
+            let list = if is_closed { List::CLOSED_BARE } else { List::BARE };
+            self.relist(class, start, slab, list);
         }
     }
 
@@ -279,7 +300,6 @@ mod tests {
                 let start = start_of(slabs[closed][0]);
                 let slab = page_map::desc(start).cast::<Slab>();
                 inner.close(CLASS, start, slab);
-                inner.file(CLASS, start, slab, used[closed]);
             }
             used.map(|_| {
                 let start = start_of(inner.take_blocks(CLASS, 1).head);
@@ -294,13 +314,14 @@ mod tests {
 
     #[test]
     fn the_fullest_slab_gives_first() {
+        // Those less than three quarters full by when they came to be so.
         assert_eq!(order(101, [1, 25, 10], None), [1, 2, 0]);
-        assert_eq!(order(102, [10, 1, 30], None), [2, 0, 1]);
+        assert_eq!(order(102, [10, 1, 30], None), [2, 1, 0]);
     }
 
     #[test]
     fn a_closed_slab_gives_last() {
         assert_eq!(order(103, [1, 25, 10], Some(2)), [1, 0, 2]);
-        assert_eq!(order(104, [1, 10, 3], Some(0)), [1, 2, 0]);
+        assert_eq!(order(104, [1, 10, 3], Some(0)), [2, 1, 0]);
     }
 }

@@ -4,7 +4,7 @@
 use super::Inner;
 use super::decay::STEPS;
 use super::slab::Slab;
-use super::slab_lists::{List, WARM};
+use super::slab_lists::List;
 use crate::os::{self, PAGE};
 use crate::page_map;
 use crate::size_class::{self, CLASSES, Class, GRANULE};
@@ -307,7 +307,7 @@ impl Inner {
         slabs: usize,
     ) -> (Option<Class>, usize) {
         let (mut left, mut bytes) = (slabs, 0);
-        let lists = |class| (0..WARM).map(move |number| (class, List::warm(number)));
+        let lists = |class| List::WARM.map(|list| (class, list));
         for (class, list) in (first..CLASSES).flat_map(lists) {
             let mut young = 0;
             while let Some(last) = self.class(class).lists.last(list).filter(|_| young < YOUNG_SEEN)
@@ -350,8 +350,7 @@ impl Inner {
                 PAGE => drop_pages(slab, start, self.id),
                 _ => 0,
             };
-            self.close(class, start, slab);
-            self.relist(class, start, slab, List::BARE);
+            self.file_bare(class, start, slab);
             bytes
         }
     }

@@ -8,8 +8,8 @@
 
 use super::Inner;
 use super::decay::STEPS;
-use super::slab::{self, Slab};
-use super::slab_lists::{BANDS, List};
+use super::slab::Slab;
+use super::slab_lists::List;
 use crate::page_map;
 use crate::size_class::{self, CLASSES, Class};
 
@@ -75,19 +75,20 @@ impl Inner {
             if !self.class(class).fill.is_sparse() {
                 continue;
             }
-            for list in (1..BANDS).map(List::warm) {
-                while let Some(first) = self.class(class).lists.first_of(list) {
-                    if left == 0 {
-                        return Some(class);
-                    }
-                    left -= 1;
-                    // SAFETY: the lock is held; ids on the lists are those of slabs.
-                    unsafe {
-                        let start = page_map::page_address(first);
-                        let slab = page_map::desc(start).cast::<Slab>();
-                        self.close(class, start, slab);
-                        self.file(class, start, slab, slab::used(slab));
-                    }
+            // The coldest first, so that they come to be the last again.
+            let coldest = |this: &Self| {
+                let lists = &this.class(class).lists;
+                lists.last(List::OPEN).or_else(|| lists.last(List::BARE))
+            };
+            while let Some(coldest) = coldest(self) {
+                if left == 0 {
+                    return Some(class);
+                }
+                left -= 1;
+                // SAFETY: the lock is held; ids on the lists are those of slabs.
+                unsafe {
+                    let start = page_map::page_address(coldest);
+                    self.close(class, start, page_map::desc(start).cast::<Slab>());
                 }
             }
         }
