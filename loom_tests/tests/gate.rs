@@ -22,6 +22,10 @@ struct Cache {
     word: AtomicBool,
     head: AtomicPtr<Block>,
     taken: AtomicPtr<Block>,
+    /// Whether the thread changes its chain of blocks on their way home.
+    collects: AtomicBool,
+    /// That chain.
+    pending: AtomicPtr<Block>,
 }
 
 impl Cache {
@@ -31,6 +35,8 @@ impl Cache {
             word: AtomicBool::new(true),
             head: AtomicPtr::new(ptr::null_mut()),
             taken: AtomicPtr::new(ptr::null_mut()),
+            collects: AtomicBool::new(false),
+            pending: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -82,10 +88,27 @@ impl Cache {
         self.head.store(block, Release);
     }
 
-    /// Takes what is behind the first block, as `src/tcache/drain.rs` does.
-    fn drain(&self) -> *mut Block {
+    /// Puts a block on its way home, as `src/tcache/remote.rs` does.
+    fn collect(&self, block: *mut Block) {
+        let put = |cache: &Self| {
+            // SAFETY: the block is the thread's.
+            unsafe { Block::set_next(block, cache.pending.load(Relaxed)) };
+            cache.pending.store(block, Relaxed);
+        };
+        self.collects.store(true, Relaxed);
+        fence(SeqCst);
+        if self.word.load(Relaxed) {
+            put(self);
+        } else {
+            self.inside(put);
+        }
+        self.collects.store(false, Release);
+    }
+
+    /// Takes what is behind the first block, and what is on its way home, as `src/tcache/drain.rs` does.
+    fn drain(&self) -> [*mut Block; 2] {
         if !self.gate.hold() {
-            return ptr::null_mut();
+            return [ptr::null_mut(); 2];
         }
         self.word.store(false, Relaxed);
         fence(SeqCst);
@@ -95,8 +118,13 @@ impl Cache {
         fence(SeqCst);
         let rest = if self.head.load(Relaxed) == first { rest } else { ptr::null_mut() };
         self.taken.store(rest, Relaxed);
+        let mut pending = ptr::null_mut();
+        if !self.collects.load(Acquire) {
+            pending = self.pending.load(Relaxed);
+            self.pending.store(ptr::null_mut(), Relaxed);
+        }
         self.gate.release(true);
-        rest
+        [rest, pending]
     }
 }
 
@@ -118,13 +146,14 @@ fn run(count: usize, places: &'static [usize], steps: fn(&Cache, &Blocks) -> Vec
                 taken.map(|block| blocks.place(block)).collect::<Vec<_>>()
             })
         };
-        let rest = cache.drain();
+        let taken = cache.drain();
         // SAFETY: what was taken belongs to who drains.
-        let mut all = unsafe { blocks.places(rest) };
+        let mut all = unsafe { taken.map(|list| blocks.places(list)) }.concat();
         all.extend(owner.join().unwrap());
-        let left = cache.inside(|cache| cache.head.load(Relaxed));
+        let left =
+            cache.inside(|cache| [&cache.head, &cache.pending].map(|list| list.load(Relaxed)));
         // SAFETY: nobody else is left.
-        all.extend(unsafe { blocks.places(left) });
+        all.extend(unsafe { left.map(|list| blocks.places(list)) }.concat());
         assert_each_once(all, count);
     });
 }
@@ -166,5 +195,19 @@ fn the_thread_empties_its_bin() {
         let first = cache.step(Cache::pop);
         let (second, third) = cache.inside(|cache| (cache.pop(), cache.pop()));
         vec![first, second, third]
+    });
+}
+
+/// The thread puts blocks on their way home meanwhile.
+#[test]
+fn the_thread_sends_blocks_home() {
+    run(2, &[0], |cache, blocks| {
+        // SAFETY: the block is the thread's.
+        cache.collect(unsafe { blocks.chain(&[1]) }.head);
+        let block = cache.step(Cache::pop);
+        if !block.is_null() {
+            cache.collect(block);
+        }
+        vec![]
     });
 }

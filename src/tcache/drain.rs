@@ -13,6 +13,10 @@
 //!    fast path it can not have gone and come back;
 //! 6. notes these second blocks, in `taken`, leaves the gate, and gives them and all behind them home.
 //!
+//! The chains of blocks on their way to their arenas (`remote.rs`) are changed by a slow path that passes no gate. It says
+//! so in `collects` first, and looks at the word after that: if it sees its cache there, who drains sees `collects` after the
+//! first barrier, and leaves the chains alone; else it goes through the gate.
+//!
 //! The next thing that the thread does misses in the empty cache. On that slow path it finds its cache by
 //! its pthread key (`thread.rs`), comes through the gate, ends each bin before what was taken, and goes on.
 //! So one block of each bin stays, for a thread that sleeps as for one that runs.
@@ -21,7 +25,8 @@
 //! one thread had in its bins.
 
 use super::cool::give_idle;
-use super::{State, Tcache, Word, empty};
+use super::remote::Sent;
+use super::{PENDING, Pending, State, Tcache, Word, empty};
 use crate::arena::Arena;
 use crate::os;
 use crate::page_map::{self, Owner};
@@ -29,8 +34,8 @@ use crate::size_class::{CLASS_PLACES, CLASSES, Class, PerClass, size};
 use crate::sync::block::Block;
 use crate::sync::gate::{Gate, Passage, cut};
 use core::ptr;
-use core::sync::atomic::Ordering::{Relaxed, Release};
-use core::sync::atomic::{AtomicI32, AtomicPtr, compiler_fence};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, compiler_fence};
 
 /// Bytes in bins, without the first block of each, for which a thread is worth it.
 const WORTH_IT: usize = 16 * 1024;
@@ -43,6 +48,8 @@ pub struct Drain {
     word: AtomicPtr<AtomicPtr<Tcache>>,
     /// The kernel's number of that thread: it may end without its destructors (exit(2)), and the word with it.
     thread: AtomicI32,
+    /// Whether the thread changes its chains of blocks on their way home, outside of the gate.
+    collects: AtomicBool,
     /// Per class, the first block that was taken from the bin, or null.
     taken: PerClass<Word<*mut Block>>,
     /// What the bins looked like when somebody last looked. Who writes it does not matter: a wrong guess
@@ -57,6 +64,7 @@ impl Drain {
             gate: Gate::new(),
             word: AtomicPtr::new(ptr::null_mut()),
             thread: AtomicI32::new(0),
+            collects: AtomicBool::new(false),
             taken: PerClass([const { Word::<*mut Block>::new(ptr::null_mut()) }; CLASS_PLACES]),
             seen: Word::<usize>::new(0),
         }
@@ -82,6 +90,28 @@ impl Drop for Inside<'_> {
             gate.leave();
         }
     }
+}
+
+/// The thread may change its chains of blocks on their way home until this is dropped.
+pub struct Collecting<'a> {
+    collects: &'a AtomicBool,
+    /// As it was: a signal handler may have interrupted who collects.
+    before: bool,
+    _inside: Option<Inside<'a>>,
+}
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        // Release pairs with the acquire of `take_pending`: the chains are whole.
+        self.collects.store(self.before, Release);
+    }
+}
+
+/// What was taken of a cache: blocks of its arena, from each bin, and chains on their way home.
+struct Taken {
+    arena: &'static Arena,
+    rests: Blocks,
+    pending: [Option<Sent>; PENDING],
 }
 
 /// First blocks of the bins, or blocks behind them.
@@ -115,6 +145,31 @@ impl Tcache {
     /// Makes the cache the thread's again that somebody drained.
     pub fn come_back(&self) {
         drop(self.go_inside());
+    }
+
+    /// Keeps who drains away from the chains of blocks on their way home.
+    #[inline]
+    pub(super) fn collect(&self) -> Collecting<'_> {
+        let collects = &self.drain.collects;
+        let before = collects.load(Relaxed);
+        collects.store(true, Relaxed);
+        // The kernel's barrier between the other's two steps makes an order of these two (membarrier(2)).
+        compiler_fence(SeqCst);
+        // SAFETY: not null, it is the thread's own word.
+        let word = unsafe { self.drain.word.load(Relaxed).as_ref() };
+        let is_away = word.is_some_and(|word| !ptr::eq(word.load(Relaxed), self));
+        let inside = is_away.then(|| self.go_inside());
+        Collecting { collects, before, _inside: inside }
+    }
+
+    /// Takes the chains of blocks on their way home, unless the thread changes them just now. The caller is inside
+    /// the gate, and let a barrier run after it had turned the thread's word away.
+    fn take_pending(&self) -> [Option<Sent>; PENDING] {
+        // Acquire pairs with the release of who collects.
+        if self.drain.collects.load(Acquire) {
+            return [const { None }; PENDING];
+        }
+        self.pending.each_ref().map(Pending::take)
     }
 
     /// Takes note of where the word lies of the thread that has the cache, and is inside the gate, and of the
@@ -220,38 +275,42 @@ impl Tcache {
 
     /// Whether the thread did something since this was asked last, as far as its bins tell.
     pub(super) fn has_changed(&self) -> bool {
-        let heads = (1..CLASSES).map(|class| self.bin(class).head.get().addr());
+        let pending = self.pending.iter().map(|slot| slot.head.get().addr());
+        let heads = (1..CLASSES).map(|class| self.bin(class).head.get().addr()).chain(pending);
         let looks =
             heads.fold(self.activity.uses(), |sum, head| sum.rotate_left(1).wrapping_add(head));
         self.drain.seen.replace(looks) != looks
     }
 
-    fn bytes_behind_first(&self) -> usize {
-        (1..CLASSES).map(|class| self.bin_count(class).saturating_sub(1) * size(class)).sum()
+    /// Bytes that can be taken, about.
+    fn bytes_to_take(&self) -> usize {
+        let behind_first = |class| self.bin_count(class).saturating_sub(1) * size(class);
+        (1..CLASSES).map(behind_first).sum::<usize>() + self.pending_figures().0
     }
 
-    /// Empties the bins of another thread, but for the first block of each, if they hold `least` bytes, about.
-    /// The bytes taken, about.
+    /// Empties the bins of another thread, but for the first block of each, and sends its blocks of others home, if
+    /// these are `least` bytes, about. The bytes taken, about.
     pub(super) fn drain(&self, least: usize) -> usize {
-        let bytes = self.bytes_behind_first();
+        let bytes = self.bytes_to_take();
         if bytes < least || !os::HAS_BARRIER.load(Relaxed) {
             return 0;
         }
         // A handler that interrupts who is inside might wait for the thread, or fork: the child would take
         // the one inside for gone, who goes on there when the handler returns.
         let taken = os::without_signals(|| self.take_rests_inside()).flatten();
-        let Some((arena, rests)) = taken else { return 0 };
+        let Some(Taken { arena, rests, pending }) = taken else { return 0 };
         for class in (1..CLASSES).filter(|&class| !rests[class].is_null()) {
             // SAFETY: nobody else reaches these blocks, which were in a bin of that arena; the list ends in
             // null.
             unsafe { give_idle(arena, class, rests[class], usize::MAX) };
         }
+        pending.into_iter().flatten().for_each(|chain| chain.go_home(arena.id()));
         bytes
     }
 
-    /// Comes inside the gate of another thread's cache, and takes what follows the first block of each bin;
-    /// the arena whose blocks these are. `None` if nothing was taken.
-    fn take_rests_inside(&self) -> Option<(&'static Arena, Blocks)> {
+    /// Comes inside the gate of another thread's cache, and takes what follows the first block of each bin, and the
+    /// chains on their way home. `None` if nothing was taken.
+    fn take_rests_inside(&self) -> Option<Taken> {
         if !self.drain.gate.hold() {
             return None;
         }
@@ -261,14 +320,14 @@ impl Tcache {
             && self.thread.get() != os::thread_number();
         let arena = self.arena();
         let is_turned = may_be && self.turn_word_away();
-        let rests = if is_turned { self.take_rests() } else { None };
+        let taken = if is_turned { self.take_rests() } else { None };
         self.drain.gate.release(is_turned);
-        rests.map(|rests| (arena, rests))
+        taken.map(|(rests, pending)| Taken { arena, rests, pending })
     }
 
-    /// Takes what follows the first block of each bin, and notes it as taken; `None` if nothing was. The
-    /// caller is inside the gate, and has turned the thread's word away.
-    fn take_rests(&self) -> Option<Blocks> {
+    /// Takes what follows the first block of each bin, and notes it as taken, and the chains on their way home;
+    /// `None` if nothing was. The caller is inside the gate, and has turned the thread's word away.
+    fn take_rests(&self) -> Option<(Blocks, [Option<Sent>; PENDING])> {
         if !os::barrier() {
             return None;
         }
@@ -283,7 +342,7 @@ impl Tcache {
                 rests[class] = ptr::null_mut();
             }
         }
-        Some(rests)
+        Some((rests, self.take_pending()))
     }
 
     /// The first block of each bin and what its first word says, which is the next one if it is still the

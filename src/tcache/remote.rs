@@ -11,6 +11,33 @@ use core::ptr;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::compiler_fence;
 
+/// A chain that was taken from a cache, to be sent.
+pub struct Sent {
+    chain: Chain,
+    bytes: usize,
+    owner: u16,
+}
+
+impl Sent {
+    /// Sends the chain home, from a thread of arena `from`.
+    pub fn go_home(self, from: u16) {
+        if let Some(owner) = ARENAS.get(self.owner) {
+            // SAFETY: the chain holds blocks of that arena that a thread freed, and is nobody else's.
+            unsafe { owner.send(self.chain, self.bytes, from) };
+        }
+    }
+}
+
+impl Pending {
+    /// Takes the chain, if there is one. The caller is its thread, or keeps that away.
+    pub(super) fn take(&self) -> Option<Sent> {
+        let head = self.head.replace(ptr::null_mut());
+        let chain = Chain { head, tail: self.tail.get(), count: self.count.replace(0) };
+        let sent = Sent { chain, bytes: self.bytes.replace(0), owner: self.arena.get() };
+        (!head.is_null()).then_some(sent)
+    }
+}
+
 impl Tcache {
     /// Collects a block of another arena or of a closed slab, of `bytes`, and sends the chain home when it is long; whether it
     /// was.
@@ -18,6 +45,7 @@ impl Tcache {
     /// # Safety
     /// The block is `owner`'s and the caller's to give.
     pub unsafe fn free_remote(&self, block: *mut Block, owner: u16, bytes: usize) -> bool {
+        let collecting = self.collect();
         let used = self.pending.iter().find(|p| p.arena.get() == owner && p.count.get() > 0);
         let slot = match used.or_else(|| self.pending.iter().find(|p| p.count.get() == 0)) {
             Some(slot) => slot,
@@ -43,33 +71,23 @@ impl Tcache {
         let is_long = slot.count.get() >= PENDING_BLOCKS || slot.bytes.get() >= PENDING_BYTES;
         if is_long {
             self.send_one(slot);
+            drop(collecting);
             self.follow_trade();
         }
         is_long
     }
 
     fn send_one(&self, slot: &Pending) {
-        let chain = Chain { head: slot.head.get(), tail: slot.tail.get(), count: slot.count.get() };
-        let bytes = slot.bytes.get();
-        slot.head.set(ptr::null_mut());
-        slot.count.set(0);
-        slot.bytes.set(0);
-        if slot.arena.get() != self.arena_id() {
-            self.crowd.note_sent(slot.arena.get(), chain.count);
+        let Some(sent) = slot.take() else { return };
+        if sent.owner != self.arena_id() {
+            self.crowd.note_sent(sent.owner, sent.chain.count);
         }
-        if let Some(owner) = ARENAS.get(slot.arena.get()) {
-            // SAFETY: the chain holds blocks of that arena that this thread freed.
-            unsafe { owner.send(chain, bytes, self.arena_id()) };
-        }
+        sent.go_home(self.arena_id());
     }
 
     /// Sends all pending chains home.
     pub fn send_pending(&self) {
-        for slot in &self.pending {
-            if slot.count.get() > 0 {
-                self.send_one(slot);
-            }
-        }
+        self.pending.iter().for_each(|slot| self.send_one(slot));
     }
 
     /// Bytes and blocks of other arenas that wait to be sent home.
