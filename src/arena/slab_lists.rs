@@ -38,9 +38,9 @@ impl List {
     #[inline]
     fn of(used: usize, blocks: usize, is_closed: bool) -> List {
         match is_closed {
-            false if used >= blocks / 4 * 3 => List::FULL,
+            false if 4 * used >= 3 * blocks => List::FULL,
             false => List::OPEN,
-            true if used >= blocks / 4 => List::CLOSED,
+            true if 4 * used >= blocks => List::CLOSED,
             true => List::NEARLY_EMPTY,
         }
     }
@@ -310,6 +310,15 @@ mod tests {
                 place
             })
         }
+    }
+
+    #[test]
+    fn slabs_of_two_blocks_have_lists_as_well() {
+        assert_eq!(
+            [0, 1, 2].map(|used| List::of(used, 2, false)),
+            [List::OPEN, List::OPEN, List::FULL]
+        );
+        assert_eq!([0, 1].map(|used| List::of(used, 2, true)), [List::NEARLY_EMPTY, List::CLOSED]);
     }
 
     #[test]

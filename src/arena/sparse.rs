@@ -3,8 +3,8 @@
 //! Those lie between blocks in use, so that few slabs come to be unused, and few of their pages go back. So slabs
 //! of such a class that are less than three quarters full are *closed*: they give no blocks as long as others
 //! can, and their windows are, so that a block of theirs that is freed misses the fast path, and goes home to its
-//! slab instead of into the thread's bin. As the program replaces its blocks, closed slabs come to be unused, and others full.
-//! A block takes the slow path for that once.
+//! slab instead of into the thread's bin. As the program replaces its blocks, closed slabs come to be unused, and
+//! others full. A block takes the slow path for that once.
 
 use super::Inner;
 use super::decay::STEPS;

@@ -13,9 +13,9 @@
 //!    fast path it can not have gone and come back;
 //! 6. notes these second blocks, in `taken`, leaves the gate, and gives them and all behind them home.
 //!
-//! The chains of blocks on their way to their arenas (`remote.rs`) are changed by a slow path that passes no gate. It says
-//! so in `collects` first, and looks at the word after that: if it sees its cache there, who drains sees `collects` after the
-//! first barrier, and leaves the chains alone; else it goes through the gate.
+//! The chains of blocks on their way to their arenas (`remote.rs`) are changed by a slow path that passes no gate.
+//! It says so in `collects` first, and looks at the word after that: if it sees its cache there, who drains sees
+//! `collects` after the first barrier, and leaves the chains alone; else it goes through the gate.
 //!
 //! The next thing that the thread does misses in the empty cache. On that slow path it finds its cache by
 //! its pthread key (`thread.rs`), comes through the gate, ends each bin before what was taken, and goes on.

@@ -39,8 +39,8 @@ impl Pending {
 }
 
 impl Tcache {
-    /// Collects a block of another arena or of a closed slab, of `bytes`, and sends the chain home when it is long; whether it
-    /// was.
+    /// Collects a block of another arena or of a closed slab, of `bytes`, and sends the chain home when it is
+    /// long; whether it was.
     ///
     /// # Safety
     /// The block is `owner`'s and the caller's to give.
