@@ -18,7 +18,7 @@ use crate::limit;
 use crate::os::{self, PAGE};
 use crate::page_map;
 use crate::pressure;
-use crate::size_class::CLASSES;
+use crate::size_class::{CLASSES, Class};
 use crate::tcache::{State, Tcache};
 use crate::tls;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -144,20 +144,22 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> bool {
 
 /// Gives the magazines of idle classes home that lie beside the depot, a few at a time.
 fn cool_magazines(arena: &Arena) {
-    let mut next = Some(1);
-    while let Some(class) = next {
-        // SAFETY: the lock is held.
-        next = arena.lock_open().and_then(|mut held| unsafe { held.give_idle_magazines(class) });
-    }
+    // SAFETY: the lock is held.
+    in_pieces(arena, |held, class| unsafe { held.give_idle_magazines(class) });
 }
 
 /// Closes slabs of sparse classes, some at a time.
 fn close_slabs(arena: &Arena) {
+    // SAFETY: the lock is held.
+    in_pieces(arena, |held, class| unsafe { held.close_slabs(class, CLOSED_AT_ONCE) });
+}
+
+/// Does something in all classes, from the first on, a piece under each use of the lock, which says with which
+/// class to go on.
+fn in_pieces(arena: &Arena, piece: impl Fn(&mut Guard<'_>, Class) -> Option<Class>) {
     let mut next = Some(1);
     while let Some(class) = next {
-        // SAFETY: the lock is held.
-        let close = |mut held: Guard<'_>| unsafe { held.close_slabs(class, CLOSED_AT_ONCE) };
-        next = arena.lock_open().and_then(close);
+        next = arena.lock_open().and_then(|mut held| piece(&mut held, class));
     }
 }
 

@@ -167,7 +167,7 @@ impl Inner {
             self.class_mut(class).closed += 1;
             window::of(self.id).set(start, size_class::slab_bytes(class), 0);
             match (*slab).list {
-                List::BARE => self.relist(class, start, slab, List::CLOSED_BARE),
+                List::BARE => self.file_bare(class, start, slab),
                 _ => self.file(class, start, slab, slab::used(slab)),
             }
         }

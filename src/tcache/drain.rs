@@ -318,16 +318,15 @@ impl Tcache {
         let may_be = self.state() == State::Live
             && !self.drain.word.load(Relaxed).is_null()
             && self.thread.get() != os::thread_number();
-        let arena = self.arena();
         let is_turned = may_be && self.turn_word_away();
         let taken = if is_turned { self.take_rests() } else { None };
         self.drain.gate.release(is_turned);
-        taken.map(|(rests, pending)| Taken { arena, rests, pending })
+        taken
     }
 
     /// Takes what follows the first block of each bin, and notes it as taken, and the chains on their way home;
     /// `None` if nothing was. The caller is inside the gate, and has turned the thread's word away.
-    fn take_rests(&self) -> Option<(Blocks, [Option<Sent>; PENDING])> {
+    fn take_rests(&self) -> Option<Taken> {
         if !os::barrier() {
             return None;
         }
@@ -342,7 +341,7 @@ impl Tcache {
                 rests[class] = ptr::null_mut();
             }
         }
-        Some((rests, self.take_pending()))
+        Some(Taken { arena: self.arena(), rests, pending: self.take_pending() })
     }
 
     /// The first block of each bin and what its first word says, which is the next one if it is still the

@@ -70,7 +70,7 @@ pub struct Bin {
 
 const _: () = assert!(size_of::<Bin>() == BIN_BYTES);
 
-/// Blocks of another arena that wait to be sent home together.
+/// Blocks of one arena that wait to be sent home together.
 struct Pending {
     arena: Word<u16>,
     head: Word<*mut Block>,

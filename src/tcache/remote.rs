@@ -26,6 +26,15 @@ impl Sent {
             unsafe { owner.send(self.chain, self.bytes, from) };
         }
     }
+
+    /// Gives the blocks back to their arena, where the thread does not exist any more: it may have been about to
+    /// add one, so that only the list itself is sure.
+    pub fn give_back(self) {
+        if let Some(owner) = ARENAS.get(self.owner) {
+            // SAFETY: as above; the list ends in null.
+            unsafe { owner.give(self.chain.head) };
+        }
+    }
 }
 
 impl Pending {
@@ -90,7 +99,7 @@ impl Tcache {
         self.pending.iter().for_each(|slot| self.send_one(slot));
     }
 
-    /// Bytes and blocks of other arenas that wait to be sent home.
+    /// Bytes and blocks that wait to be sent home.
     pub fn pending_figures(&self) -> (usize, usize) {
         self.pending.iter().fold((0, 0), |(bytes, blocks), pending| {
             (bytes + pending.bytes.get(), blocks + pending.count.get())

@@ -4,8 +4,8 @@
 //! at a slow path of its own, before it needs a new cache, and before a trim or a report. Until then their
 //! blocks are as free as before, but nobody's to take.
 
-use super::{State, Tcache};
-use crate::arena::ARENAS;
+use super::remote::Sent;
+use super::{Pending, State, Tcache};
 use core::ptr;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
@@ -82,15 +82,7 @@ impl Tcache {
             // SAFETY: as above: the magazine was between two places.
             unsafe { arena.give(moving) };
         }
-        for slot in &self.pending {
-            let head = slot.head.replace(ptr::null_mut());
-            slot.count.set(0);
-            slot.bytes.set(0);
-            if let (false, Some(owner)) = (head.is_null(), ARENAS.get(slot.arena.get())) {
-                // SAFETY: as above, of the owner.
-                unsafe { owner.give(head) };
-            }
-        }
+        self.pending.iter().filter_map(Pending::take).for_each(Sent::give_back);
         Self::let_loose(ptr::from_ref(self).cast_mut());
     }
 }

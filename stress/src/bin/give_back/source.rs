@@ -51,6 +51,23 @@ impl Source {
         }
     }
 
+    /// Replaces one block of the table by another of a random size: first the free, then the request, so that what is
+    /// live never grows.
+    pub fn replace(
+        &mut self,
+        blocks: &mut Books<Block>,
+        place: usize,
+        sizes: &RangeInclusive<usize>,
+    ) {
+        let last = blocks.len() - 1;
+        blocks.swap(place, last);
+        if let Some(old) = blocks.pop() {
+            self.free(old);
+        }
+        blocks.push(self.allocate_any(sizes));
+        blocks.swap(place, last);
+    }
+
     /// Frees all blocks of the table, the last one first.
     pub fn free_all(&self, blocks: &mut Books<Block>) {
         while let Some(block) = blocks.pop() {

@@ -89,14 +89,7 @@ fn pass_round(
         let mut blocks = lock(&shares[place]);
         source.rng.shuffle(&mut blocks);
         for place in 0..blocks.len() {
-            // First the free, then the request: the live set never grows.
-            let last = blocks.len() - 1;
-            blocks.swap(place, last);
-            if let Some(old) = blocks.pop() {
-                source.free(old);
-            }
-            blocks.push(source.allocate_any(&SIZES));
-            blocks.swap(place, last);
+            source.replace(&mut blocks, place, &SIZES);
         }
         drop(blocks);
         step.wait();

@@ -78,7 +78,8 @@ fn work(mut source: Source, setup: &Setup, step: &Barrier) -> usize {
     between_steps(step, || ());
     for _ in 0..rounds * PARTS {
         for _ in 0..left / PARTS {
-            replace(&mut source, &mut blocks);
+            let place = source.rng.usize(..blocks.len());
+            source.replace(&mut blocks, place, &SIZES);
         }
         thread::sleep(ROUND / PARTS as u32);
     }
@@ -86,14 +87,4 @@ fn work(mut source: Source, setup: &Setup, step: &Barrier) -> usize {
     let live = blocks.iter().map(Block::size).sum();
     source.free_all(&mut blocks);
     live
-}
-
-/// Frees one of the blocks, and allocates another one.
-fn replace(source: &mut Source, blocks: &mut Books<Block>) {
-    let last = blocks.len() - 1;
-    blocks.swap(source.rng.usize(..=last), last);
-    if let Some(old) = blocks.pop() {
-        source.free(old);
-    }
-    blocks.push(source.allocate_any(&SIZES));
 }
