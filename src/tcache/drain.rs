@@ -249,6 +249,8 @@ impl Tcache {
     /// In the child after fork, for the cache of a thread that is not here.
     pub(super) fn recover_drained(&self) {
         self.forget_who_drains();
+        // The thread may have been in the middle of it; the next one that has the cache is not.
+        self.drain.collects.store(false, Relaxed);
         self.end_lists();
         self.close_drain();
     }
