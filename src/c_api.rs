@@ -214,10 +214,10 @@ pub unsafe fn malloc_usable_size(block: *mut c_void) -> usize {
     unsafe { malloc::usable_size(block.cast(), Misuse::InvalidSize) }
 }
 
-/// malloc_trim(3): 1 if memory went back to the kernel.
+/// malloc_trim(3): 1 if memory went back to the kernel. After many in some milliseconds, 0 where little is free.
 pub fn malloc_trim(pad: usize) -> c_int {
     thread::come_back();
-    c_int::from(purge::trim(pad) > 0)
+    c_int::from(purge::trim_on_demand(pad) > 0)
 }
 
 /// mallopt(3): 1 when the parameter is known and the value allowed. `M_MXFAST`, `M_CHECK_ACTION`

@@ -65,10 +65,11 @@ impl Arenite {
 
     /// Gives back to the kernel all memory that is free in the arenas, as `malloc_trim(0)` does
     /// (malloc_trim(3)). Returns the bytes given back, of memory or, where that is more, of address space. Blocks
-    /// cached by other threads that run stay with them.
+    /// cached by other threads that run stay with them. A program that does so many times in some milliseconds gets 0 at
+    /// once where little is free.
     pub fn trim(&self) -> usize {
         thread::come_back();
-        purge::trim(0)
+        purge::trim_on_demand(0)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::size_class::{CLASSES, Class};
 use crate::tcache::{State, Tcache};
 use crate::tls;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-use core::sync::atomic::{AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 /// Pages of a top that go back under the lock at once: 256 KiB, some 30 µs.
 const TOP_PIECE: usize = 64;
@@ -68,6 +68,14 @@ const SOFT_LIMIT_MILLISECONDS: u64 = 50;
 /// When that was last done, in those.
 static TRIMMED: AtomicU64 = AtomicU64::new(0);
 
+/// Bytes that are little: 256 KiB, which do not go with time either …
+const LITTLE: usize = 256 * 1024;
+/// … or this part of what is in use.
+const LITTLE_PART: usize = 64;
+
+/// When the program asked for trims.
+static DEMAND: Demand = Demand::new();
+
 /// Milliseconds between two ticks; `None` when memory is never given back with time.
 pub fn epoch_milliseconds() -> Option<u64> {
     match config::DECAY_MS.load(Relaxed) {
@@ -99,7 +107,12 @@ pub fn is_worth_it_beyond(refused: usize) -> bool {
 
 /// Whether so much is in use that it may be worth it later.
 pub fn may_be_worth_it() -> bool {
-    ARENAS.iter_open().map(Arena::bytes_in_use).sum::<usize>() >= MUCH_IN_USE
+    bytes_in_use() >= MUCH_IN_USE
+}
+
+/// Bytes of slabs and large blocks, about.
+fn bytes_in_use() -> usize {
+    ARENAS.iter_open().map(Arena::bytes_in_use).sum()
 }
 
 /// A tick on a thread's slow path, if nobody ticked in this epoch, which gives chunks and tops back only
@@ -297,6 +310,43 @@ pub fn after_fork() {
     UNDERWAY.store(0, SeqCst);
 }
 
+/// As [`trim`], for the program, which gets 0 at once where it asks all the time.
+pub fn trim_on_demand(pad: usize) -> usize {
+    let is_little = || purgeable_bytes() < LITTLE.max(bytes_in_use() / LITTLE_PART);
+    if DEMAND.is_met(os::coarse_milliseconds(), is_little) { 0 } else { trim(pad) }
+}
+
+/// Some programs trim after every few blocks. Each time all caches would be emptied for the few pages that became
+/// free since, and then filled again.
+struct Demand {
+    /// The last tick of the kernel's clock, of some milliseconds, in which there was one.
+    tick: AtomicU64,
+    /// How many there were in it.
+    count: AtomicU32,
+}
+
+impl Demand {
+    /// Trims of a tick that are done in any case.
+    const MOST: u32 = 4;
+
+    const fn new() -> Self {
+        Self { tick: AtomicU64::new(0), count: AtomicU32::new(0) }
+    }
+
+    /// Whether there were enough in the tick `now`, and what could be given back since is little.
+    fn is_met(&self, now: u64, is_little: impl FnOnce() -> bool) -> bool {
+        // Relaxed: threads that ask at once may be counted one too many or too few.
+        if self.tick.swap(now, Relaxed) != now {
+            self.count.store(0, Relaxed);
+        }
+        let is_met = self.count.load(Relaxed) >= Self::MOST && is_little();
+        if !is_met {
+            self.count.fetch_add(1, Relaxed);
+        }
+        is_met
+    }
+}
+
 /// Gives all free memory of the arenas back that can be given back, in small steps, but `pad`
 /// bytes at the top of each arena's newest heap. What is in the bins of threads that do nothing meanwhile goes
 /// as well, but for one block of each. The bytes given back.
@@ -379,6 +429,17 @@ pub fn count_for_limits() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_trims_all_the_time_gets_what_is_worth_it() {
+        let demand = Demand::new();
+        for tick in [1, 2] {
+            assert!((0..Demand::MOST).all(|_| !demand.is_met(tick, || true)));
+            assert!(demand.is_met(tick, || true));
+            assert!(!demand.is_met(tick, || false));
+            assert!(demand.is_met(tick, || true));
+        }
+    }
 
     #[test]
     fn a_fork_in_between_leaves_no_count() {

@@ -54,6 +54,12 @@ fn trim_gives_fragments_back_and_says_so_once() {
 }
 
 #[test]
+fn who_trims_all_the_time_gets_what_is_worth_it() {
+    let settings = [("ARENITE_CONF", "decay_ms:never")];
+    run_in(&compile("purge.c"), &["trims_all_the_time"], &settings).expect_done();
+}
+
+#[test]
 fn what_the_program_locked_keeps_nothing_else_from_going_back() {
     passes("purge.c", &["trims_around_locked"]);
 }

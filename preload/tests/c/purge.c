@@ -332,6 +332,33 @@ static void trims(int argc, char **argv) {
 }
 
 /* The kernel keeps what is locked. */
+/* Few of many trims empty all caches, for a page each; one for which much is free does so at once. */
+static void trims_all_the_time(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { TRIMS = 20000, BLOCKS = 16 * KIB };
+    static char *blocks[BLOCKS];
+    size_t gave = 0;
+    for (int i = 0; i < TRIMS; i++) {
+        char *block = malloc(8 * KIB);
+        CHECK(block);
+        memset(block, i, 8 * KIB);
+        free(block);
+        gave += malloc_trim(0);
+    }
+    say("gave", gave);
+    CHECK(gave < TRIMS / 2);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < BLOCKS; i++) {
+            CHECK((blocks[i] = malloc(64)));
+            memset(blocks[i], i, 64);
+        }
+        for (int i = 0; i < BLOCKS; i++)
+            free(blocks[i]);
+        CHECK(malloc_trim(0) == 1);
+    }
+    say("done", 1);
+}
+
 static void trims_around_locked(int argc, char **argv) {
     (void)argc, (void)argv;
     trims_around(3);
@@ -437,6 +464,7 @@ static const struct mode modes[] = {
     {"child_without_handlers", child_without_handlers},
     {"child_with_shared_memory", child_with_shared_memory},
     {"trims", trims},
+    {"trims_all_the_time", trims_all_the_time},
     {"trims_around_locked", trims_around_locked},
     {"trims_descriptors", trims_descriptors},
     {"double_free", double_free},
