@@ -126,10 +126,14 @@ pub fn collect() -> Stats {
         stats.cached_bytes += figures.cached * figures.size;
     }
     for cache in Tcache::all() {
-        let (bytes, blocks) = cache.pending_figures();
-        stats.remote_pending_bytes += bytes;
-        stats.in_use_blocks = stats.in_use_blocks.saturating_sub(blocks);
-        stats.in_use_bytes = stats.in_use_bytes.saturating_sub(bytes);
+        let (pending_bytes, pending) = cache.pending_figures();
+        let large_bytes = cache.large_bytes();
+        let large = usize::from(large_bytes > 0);
+        stats.remote_pending_bytes += pending_bytes;
+        stats.cached_blocks += large;
+        stats.cached_bytes += large_bytes;
+        stats.in_use_blocks = stats.in_use_blocks.saturating_sub(pending + large);
+        stats.in_use_bytes = stats.in_use_bytes.saturating_sub(pending_bytes + large_bytes);
     }
     stats
 }

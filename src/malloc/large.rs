@@ -29,6 +29,13 @@ pub(super) fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
         return (or_enomem(ptr::null_mut()), false);
     }
+    // SAFETY: the word always points at a cache; a live one is this thread's.
+    let cache = unsafe { &*tls::get() };
+    if align <= PAGE
+        && let Some(kept) = cache.take_large(bytes.div_ceil(PAGE))
+    {
+        return (kept, false);
+    }
     purger::poll_for(bytes);
     let found = find_large(bytes, align);
     purger::look_at_soft_limit();
@@ -107,7 +114,12 @@ pub(super) unsafe fn free_large(block: *mut Block, owner: Owner) {
         }
         // A thread waits for its own arena only.
         let cache = tls::get();
-        let is_own = (*cache).state() != State::Live || (*cache).arena_id() == owner.arena();
+        let is_live = (*cache).state() == State::Live;
+        let is_own = !is_live || (*cache).arena_id() == owner.arena();
+        let pages = (*page_map::desc(address)).pages as usize;
+        if is_live && is_own && (*cache).keep_large(block, pages) {
+            return;
+        }
         match if is_own { arena.lock_open() } else { arena.try_lock() } {
             Some(mut held) => {
                 held.give_large(address);
@@ -115,10 +127,9 @@ pub(super) unsafe fn free_large(block: *mut Block, owner: Owner) {
                 purger::poll();
             }
             None => {
-                let bytes = (*page_map::desc(address)).pages as usize * PAGE;
                 let mut chain = Chain::EMPTY;
                 chain.push(block);
-                arena.send(chain, bytes, (*cache).arena_id());
+                arena.send(chain, pages * PAGE, (*cache).arena_id());
             }
         }
     }

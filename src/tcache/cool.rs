@@ -92,6 +92,7 @@ impl Tcache {
             return;
         }
         self.activity.cooled.set(epoch);
+        self.cool_large();
         let used = self.activity.classes.replace(0);
         for class in (1..CLASSES).filter(|class| used >> class & 1 == 0) {
             self.give_spare(class);
@@ -122,15 +123,16 @@ impl Tcache {
         let mut is_awake = false;
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
             is_awake |= cache.activity.idle_epochs() < age
-                || cache.give_spares() + cache.drain_if_asleep() > 0;
+                || cache.give_spares() + cache.cool_large() + cache.drain_if_asleep() > 0;
         }
         is_awake
     }
 
-    /// Takes the spare magazines of all threads, and takes note of what their bins look like.
+    /// Takes the spare magazines and kept large blocks of all threads, and takes note of what their bins look like.
     pub fn take_spares() {
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
             cache.give_spares();
+            cache.give_large_home();
             cache.has_changed();
         }
     }

@@ -288,6 +288,7 @@ impl Tcache {
         // SAFETY: the caller's contract.
         unsafe {
             (*this).send_pending();
+            (*this).give_large_home();
             let arena = (*this).arena();
             match arena.lock_open() {
                 Some(mut held) => {

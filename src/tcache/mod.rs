@@ -11,6 +11,7 @@ mod cool;
 mod crowd;
 mod direction;
 mod drain;
+mod large;
 mod life;
 mod remote;
 mod search;
@@ -35,6 +36,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU16, compiler_fence};
 use crowd::Crowd;
 use direction::Direction;
 use drain::Drain;
+use large::Large;
 use word::Word;
 
 /// One free place of a bin, in units of [`Bin::room`]: larger than every product of a block's
@@ -125,6 +127,8 @@ pub struct Tcache {
     /// Per class, how often it was refilled from slabs; up to [`SLOW_START`].
     refills: PerClass<Cell<u8>>,
     pending: [Pending; PENDING],
+    /// The large block that it freed last.
+    large: Large,
     /// Bit n: class n has slabs, or need not borrow from a larger class any more.
     own_slabs: Cell<u64>,
     /// Whether it should move to another arena (`crowd.rs`).
@@ -185,6 +189,7 @@ impl Tcache {
                     bytes: Word::<usize>::new(0),
                 }
             }; PENDING],
+            large: Large::new(),
             own_slabs: Cell::new(0),
             crowd: Crowd::new(),
             activity: Activity::new(),

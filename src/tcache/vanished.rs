@@ -82,6 +82,7 @@ impl Tcache {
             // SAFETY: as above: the magazine was between two places.
             unsafe { arena.give(moving) };
         }
+        self.give_large_home();
         self.pending.iter().filter_map(Pending::take).for_each(Sent::give_back);
         Self::let_loose(ptr::from_ref(self).cast_mut());
     }

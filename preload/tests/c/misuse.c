@@ -130,6 +130,17 @@ static void of_a_closed_slab(int argc, char **argv) {
     CHECK(!"a slab that is closed");
 }
 
+/* The thread keeps a large block for the next one as large. */
+static void of_a_kept_block(int argc, char **argv) {
+    (void)argc, (void)argv;
+    void *block = NULL;
+    for (int i = 0; i < 3; i++) {
+        block = allocates(NULL);
+        free(block);
+    }
+    bad_free(block);
+}
+
 /* The other thread is there before the block is: what starting it allocates
  * could get the freed block, whose second free would then be a good one. */
 static pthread_barrier_t both;
@@ -479,6 +490,7 @@ static const struct mode modes[] = {
     {"among_live", among_live},
     {"in_a_magazine", in_a_magazine},
     {"of_a_closed_slab", of_a_closed_slab},
+    {"of_a_kept_block", of_a_kept_block},
     {"from_another_thread", from_another_thread},
     {"of_a_gone_threads_block", of_a_gone_threads_block},
     {"first_by_a_gone_thread", first_by_a_gone_thread},
