@@ -331,7 +331,6 @@ static void trims(int argc, char **argv) {
     trims_around(0);
 }
 
-/* The kernel keeps what is locked. */
 /* Few of many trims empty all caches, for a page each; one for which much is free does so at once. */
 static void trims_all_the_time(int argc, char **argv) {
     (void)argc, (void)argv;
@@ -359,6 +358,7 @@ static void trims_all_the_time(int argc, char **argv) {
     say("done", 1);
 }
 
+/* The kernel keeps what is locked. */
 static void trims_around_locked(int argc, char **argv) {
     (void)argc, (void)argv;
     trims_around(3);
