@@ -52,10 +52,14 @@ impl Tcache {
         let Large { slot, freed, again, .. } = &self.large;
         if again.get() != pages {
             again.set(if freed.get() == pages { pages } else { 0 });
-            self.give_large_home();
+        }
+        let kept = slot.take()?;
+        // What is kept tells its size itself: a signal handler may have allocated another one since.
+        if kept.count != pages {
+            give_home(kept);
             return None;
         }
-        let Chain { head, .. } = slot.take()?;
+        let head = kept.head;
         // SAFETY: what is taken out of the slot is a large block that was claimed, this thread's now.
         unsafe { page_map::set_state(head.addr(), PageState::Large) };
         Some(head.cast())
@@ -80,19 +84,7 @@ impl Tcache {
 
     /// Gives the kept block home; its bytes. Any thread may do that.
     pub(super) fn give_large_home(&self) -> usize {
-        let Some(Chain { head, count, .. }) = self.large.slot.take() else { return 0 };
-        let Some(arena) = ARENAS.get(page_map::owner(head.addr()).arena()) else { return 0 };
-        // SAFETY: it is a large block of that arena that was claimed, and whoever takes it out of the slot owns it.
-        unsafe {
-            match arena.lock_open() {
-                Some(mut held) => held.give_large(head.addr()),
-                None => {
-                    Block::set_next(head, ptr::null_mut());
-                    arena.give_remotely(head);
-                }
-            }
-        }
-        count * PAGE
+        self.large.slot.take().map_or(0, give_home)
     }
 
     /// Gives the kept block home if the thread did not use it since this was called last; its bytes. Any thread may
@@ -104,5 +96,46 @@ impl Tcache {
     /// Bytes of the kept block at this instant.
     pub fn large_bytes(&self) -> usize {
         self.large.slot.count() * PAGE
+    }
+}
+
+/// Gives a block home that was taken out of a slot; its bytes.
+fn give_home(Chain { head, count, .. }: Chain) -> usize {
+    let Some(arena) = ARENAS.get(page_map::owner(head.addr()).arena()) else { return 0 };
+    // SAFETY: it is a large block of that arena that was claimed, and whoever took it out of the slot owns it.
+    unsafe {
+        match arena.lock_open() {
+            Some(mut held) => held.give_large(head.addr()),
+            None => {
+                Block::set_next(head, ptr::null_mut());
+                arena.give_remotely(head);
+            }
+        }
+    }
+    count * PAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os;
+    use crate::page_map::{KIND_LARGE, Owner};
+
+    /// A signal handler may allocate a block of another size while the thread is about to keep one.
+    #[test]
+    fn a_block_of_another_size_is_never_taken() {
+        let cache = Tcache::constant(State::Live);
+        let block = os::map(8 * PAGE);
+        let address = block.expose_provenance();
+        assert!(!block.is_null() && page_map::cover(address, PAGE));
+        // SAFETY: covered, and this test's; no arena has this number.
+        unsafe {
+            page_map::set_owner(address, PAGE, Owner::new(100, KIND_LARGE));
+            cache.large.again.set(3);
+            assert!(cache.keep_large(block.cast(), 3));
+        }
+        cache.large.again.set(5);
+        assert_eq!(cache.take_large(5), None);
+        assert_eq!(cache.large_bytes(), 0);
     }
 }
