@@ -10,7 +10,7 @@
 //! again before the kernel takes it, which is what the decay time is for; the process would show
 //! it as resident until then, and what was given back would not be known to be zero.
 
-use crate::arena::purge::Search;
+use crate::arena::purge::{RESERVE, Search};
 use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, Guard, STEPS};
 use crate::config;
 use crate::heap::MAPPED;
@@ -68,9 +68,7 @@ const SOFT_LIMIT_MILLISECONDS: u64 = 50;
 /// When that was last done, in those.
 static TRIMMED: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that are little: 256 KiB, which do not go with time either …
-const LITTLE: usize = 256 * 1024;
-/// … or this part of what is in use.
+/// Part of what is in use that is little; and so is what does not go with time either.
 const LITTLE_PART: usize = 64;
 
 /// When the program asked for trims.
@@ -312,7 +310,7 @@ pub fn after_fork() {
 
 /// As [`trim`], for the program, which gets 0 at once where it asks all the time.
 pub fn trim_on_demand(pad: usize) -> usize {
-    let is_little = || purgeable_bytes() < LITTLE.max(bytes_in_use() / LITTLE_PART);
+    let is_little = || purgeable_bytes() < (RESERVE * PAGE).max(bytes_in_use() / LITTLE_PART);
     if DEMAND.is_met(os::coarse_milliseconds(), is_little) { 0 } else { trim(pad) }
 }
 

@@ -11,7 +11,7 @@ use crate::size_class::{CLASSES, Class};
 use crate::sync::block::Block;
 
 /// Dirty free pages that all arenas together keep in any case: 256 KiB …
-const RESERVE: usize = 64;
+pub const RESERVE: usize = 64;
 /// … and each of them, if they are many: 64 KiB.
 const LEAST_RESERVE: usize = 16;
 
