@@ -2,6 +2,8 @@
 //! their entry in the page map is what says that they are in use, and is claimed by whoever
 //! frees them.
 
+pub mod kept;
+
 use crate::config;
 use crate::heap::{Gauge, MAPPED};
 use crate::limit;
@@ -15,10 +17,11 @@ pub static BLOCKS: Gauge = Gauge::new();
 /// Their bytes.
 pub static BYTES: Gauge = Gauge::new();
 
-/// Maps a block of at least `bytes` at a multiple of `align`, a power of two; null when the
-/// kernel has no memory. The block is zero.
+/// A block of at least `bytes` at a multiple of `align`, a power of two: one that was kept, unless it
+/// is to be `zeroed`, or a mapping. Null when the kernel has no memory. And whether the block is zero.
 #[cold]
-pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
+pub fn allocate(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
+    const NONE: (*mut u8, bool) = (ptr::null_mut(), false);
     // Who aligns to a huge page and nearly fills one will ask the kernel for it (madvise(2)), which gives
     // only what is mapped whole.
     let is_for_huge_page = align >= os::HUGE_PAGE && bytes >= os::HUGE_PAGE / 2;
@@ -26,26 +29,40 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
     // At least a granule, so that no two huge blocks start in one: a small request with a large
     // alignment comes here too.
     let Some(size) = os::round_up(bytes.max(GRANULE), unit) else {
-        return ptr::null_mut();
+        return NONE;
     };
-    if size > isize::MAX as usize || size / PAGE > u32::MAX as usize || !limit::admits(size) {
-        return ptr::null_mut();
+    if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
+        return NONE;
+    }
+    if !zeroed && let Some(block) = kept::take(size, align) {
+        publish(block, size);
+        note_given(size);
+        return (block, false);
+    }
+    kept::make_room(size);
+    if !limit::admits(size) {
+        return NONE;
     }
     let huge_pages = wants_huge_pages(size, BYTES.get() + size);
     let align = align.max(if huge_pages { os::HUGE_PAGE } else { 0 });
     let block = os::map_aligned(size, align.max(os::page_size()), 0, Commit::All);
     if block.is_null() || !publish(block, size) {
-        return ptr::null_mut();
+        return NONE;
     }
     if huge_pages {
         // SAFETY: the block's own memory.
         unsafe { os::prefer_huge_pages(block.addr(), size) };
     }
-    BLOCKS.add(1);
-    BYTES.add(size);
+    note_given(size);
     MAPPED.mmap.add(size);
     limit::note(0, size);
-    block
+    (block, true)
+}
+
+/// Counts a block of `size` bytes that the program gets.
+fn note_given(size: usize) {
+    BLOCKS.add(1);
+    BYTES.add(size);
 }
 
 /// Fewer bytes are no reason for huge pages under the policy "dense": much of such a block's last
@@ -106,14 +123,14 @@ unsafe fn withdraw(address: usize) -> usize {
     }
 }
 
-/// Gives a huge block back to the kernel at once, and lets the mmap threshold learn from it, so
-/// that a program that frees such blocks often gets them from a heap. False when `address` is
-/// not the start of a huge block.
+/// Gives a huge block back to the kernel, or keeps it for the next request, if `may_keep` lets so many bytes be kept.
+/// Lets the mmap threshold learn from it, so that a program that frees such blocks often gets
+/// them from a heap. False when `address` is not the start of a huge block.
 ///
 /// # Safety
 /// As for [`size`]; the program does not use the block any more.
 #[cold]
-pub unsafe fn free(address: usize) -> bool {
+pub unsafe fn free(address: usize, may_keep: impl Fn(usize) -> bool) -> bool {
     // SAFETY: the caller's contract.
     unsafe {
         let bytes = withdraw(address);
@@ -123,8 +140,22 @@ pub unsafe fn free(address: usize) -> bool {
         config::note_mapped_free(bytes);
         BLOCKS.sub(1);
         BYTES.sub(bytes);
-        limit::note(bytes, 0);
         let block = ptr::with_exposed_provenance_mut(address);
+        if !kept::keep(block, bytes, may_keep) {
+            unmap(block, bytes);
+        }
+        true
+    }
+}
+
+/// Gives the memory of a block back that is not in the page map any more.
+///
+/// # Safety
+/// The block is the caller's.
+unsafe fn unmap(block: *mut u8, bytes: usize) {
+    limit::note(bytes, 0);
+    // SAFETY: the caller's contract.
+    unsafe {
         if os::unmap(block, bytes) {
             MAPPED.mmap.sub(bytes);
         } else {
@@ -132,7 +163,6 @@ pub unsafe fn free(address: usize) -> bool {
             // go back.
             os::discard(block, bytes);
         }
-        true
     }
 }
 
@@ -156,8 +186,11 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if now == new {
             return block;
         }
-        if new > now && !limit::admits(new - now) {
-            return ptr::null_mut();
+        if new > now {
+            kept::make_room(new - now);
+            if !limit::admits(new - now) {
+                return ptr::null_mut();
+            }
         }
         // The block may move to where the page map has no region yet, and could not always go back.
         let spare = if may_move && new > now {

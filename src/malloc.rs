@@ -23,7 +23,7 @@ use crate::thread;
 use crate::tls;
 use crate::window::{self, WINDOW_PAGES, bin_offset};
 use core::ptr;
-use large::{allocate_large, free_large, is_large};
+use large::{allocate_large, free_huge, free_large, is_large};
 
 /// A block of at least `bytes`, aligned to 16; null when there is no memory.
 #[inline(always)]
@@ -85,7 +85,7 @@ fn malloc_class(class: Class) -> *mut u8 {
 #[inline(never)]
 pub fn malloc_slow(bytes: usize) -> *mut u8 {
     if bytes > MAX_SMALL {
-        allocate_large(bytes, PAGE).0
+        allocate_large(bytes, PAGE, false).0
     } else if bytes > MAX_TABLE {
         malloc_class(size_class::of_above_table(bytes))
     } else {
@@ -157,7 +157,7 @@ fn take_directly(class: Class) -> *mut u8 {
         .or_else(|| take_one(ARENAS.choose(0).lock_open()?, class))
         // Memory is out, or others hold every lock; they look for memory as well, perhaps.
         .or_else(|| purge::find_after_trim(patiently))
-        .unwrap_or_else(|| huge::allocate(size_class::size(class), PAGE))
+        .unwrap_or_else(|| huge::allocate(size_class::size(class), PAGE, false).0)
 }
 
 /// A block of the arena whose lock is held.
@@ -274,7 +274,7 @@ unsafe fn free_by_page_map(block: *mut u8) {
             free_small(block.cast(), owner, class);
         } else if owner.kind() == KIND_LARGE {
             free_large(block.cast(), owner);
-        } else if owner.kind() != KIND_HUGE || !huge::free(address) {
+        } else if owner.kind() != KIND_HUGE || !free_huge(address) {
             invalid(address, Misuse::InvalidFree);
         }
     }
@@ -445,7 +445,7 @@ fn malloc_over_aligned(bytes: usize, align: usize) -> *mut u8 {
     if !can_be(bytes, align) {
         return or_enomem(ptr::null_mut());
     }
-    allocate_large(bytes.max(1), align.max(PAGE)).0
+    allocate_large(bytes.max(1), align.max(PAGE), false).0
 }
 
 /// Whether there may be a block of so many bytes at a multiple of `align` at all.
@@ -457,7 +457,7 @@ fn can_be(bytes: usize, align: usize) -> bool {
 /// zero is not cleared.
 pub fn calloc(bytes: usize) -> *mut u8 {
     if bytes > MAX_SMALL {
-        let (block, zero) = allocate_large(bytes, PAGE);
+        let (block, zero) = allocate_large(bytes, PAGE, true);
         return clear_unless(zero, block, bytes);
     }
     let block = malloc(bytes);
@@ -470,7 +470,7 @@ pub fn calloc_aligned(bytes: usize, align: usize) -> *mut u8 {
         return calloc(bytes);
     }
     if bytes > MAX_SMALL && can_be(bytes, align) {
-        let (block, zero) = allocate_large(bytes, align.max(PAGE));
+        let (block, zero) = allocate_large(bytes, align.max(PAGE), true);
         return clear_unless(zero, block, bytes);
     }
     clear_unless(false, malloc_aligned(bytes, align), bytes)

@@ -14,6 +14,7 @@ use crate::arena::purge::{RESERVE, Search};
 use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, Guard, STEPS};
 use crate::config;
 use crate::heap::MAPPED;
+use crate::huge;
 use crate::limit;
 use crate::os::{self, PAGE};
 use crate::page_map;
@@ -89,7 +90,23 @@ pub fn epoch() -> Option<u64> {
 
 /// Bytes that could be given back, about. (Those of arenas that a fork closed stay what they were then.)
 pub fn purgeable_bytes() -> usize {
+    purgeable_in_arenas() + huge::kept::bytes()
+}
+
+fn purgeable_in_arenas() -> usize {
     ARENAS.iter_open().map(Arena::purgeable_bytes).sum()
+}
+
+/// Bytes that arenas hold in memory, about.
+pub fn bytes_in_arenas() -> usize {
+    bytes_in_use() + purgeable_in_arenas()
+}
+
+/// Unmaps huge blocks that are kept, if they would raise the peak.
+pub fn make_room() {
+    if huge::kept::bytes() > 0 {
+        huge::kept::make_room_beside(bytes_in_arenas());
+    }
 }
 
 /// Whether so much is free that some of it may be given back.
@@ -105,7 +122,7 @@ pub fn is_worth_it_beyond(refused: usize) -> bool {
 
 /// Whether so much is in use that it may be worth it later.
 pub fn may_be_worth_it() -> bool {
-    bytes_in_use() >= MUCH_IN_USE
+    bytes_in_use() >= MUCH_IN_USE || huge::kept::is_any_wanted()
 }
 
 /// Bytes of slabs and large blocks, about.
@@ -132,8 +149,9 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> bool {
     let at_once = config::DECAY_MS.load(Relaxed) == 0 || limit::is_above_soft();
     let kept = if at_once { 0 } else { 100 - usize::from(pressure::level().min(100)) };
     let mut left = pages;
-    let mut freed = 0;
-    let mut cools = Tcache::cool_sleepers(STEPS);
+    let age = config::DECAY_MS.load(Relaxed) / 100 * kept;
+    let mut freed = huge::kept::release(age as u64);
+    let mut cools = Tcache::cool_sleepers(STEPS) || huge::kept::bytes() > 0;
     for arena in ARENAS.iter_open() {
         let held = if patient { arena.lock_open() } else { arena.try_lock() };
         let Some(mut held) = held else { continue };
@@ -357,7 +375,7 @@ pub fn trim(pad: usize) -> usize {
         cache.give_all_back();
     }
     Tcache::take_spares();
-    let mut freed = empty_all(pad);
+    let mut freed = huge::kept::release(0) + empty_all(pad);
     if Tcache::drain_unchanged() > 0 {
         freed += empty_all(pad);
     }

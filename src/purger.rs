@@ -103,6 +103,15 @@ pub fn poll_for(bytes: usize) {
     poll_or_start(!MAY_BE_THE_LOADERS.contains(&bytes));
 }
 
+/// As [`poll_for`], in any case: after a huge block was asked for, of which one may be kept from now on.
+pub fn poll_for_huge() {
+    // SAFETY: as below.
+    let cache = unsafe { &*tls::get() };
+    if cache.state() == State::Live {
+        poll_now(cache, true);
+    }
+}
+
 #[inline(always)]
 fn poll_or_start(may_start: bool) {
     // SAFETY: the word always points at a cache. The constant ones are not written: only a live one
@@ -149,6 +158,7 @@ fn poll_now(cache: &Tcache, may_start: bool) {
     cache.cool(epoch);
     forget_in_child();
     Tcache::empty_vanished();
+    purge::make_room();
     let is_worth_it = purge::is_worth_it();
     let may_be_worth_it = || is_worth_it || purge::may_be_worth_it();
     let helper_does_it = match STATE.load(Acquire) {
@@ -181,6 +191,13 @@ fn wake() {
     if change(SLEEPS, RUNS) {
         os::futex_wake(&STATE);
     }
+}
+
+/// Whether there is a helper, which looks after what is kept from now on.
+pub fn watches() -> bool {
+    forget_in_child();
+    wake();
+    STATE.load(Relaxed) == RUNS
 }
 
 /// The decay time is another one from now on: the helper may wait for the old one.

@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../target}
 
 source "$here/packages.sh"
-packages=(build-essential ca-certificates dpkg-dev ghostscript lua5.4 perl python3 ruby rustc sqlite3 z3)
+packages=(build-essential ca-certificates dpkg-dev ghostscript lua5.4 perl python3 python3-numpy ruby rustc sqlite3 z3)
 # nodejs may come from elsewhere, with a package of another name or none.
 if ! command -v node >/dev/null; then packages+=(nodejs); fi
 install_packages "${packages[@]}"

@@ -127,7 +127,7 @@ fn double_free_of_a_block_of_a_closed_slab() {
 
 #[test]
 fn double_free_of_a_kept_block() {
-    let sizes = [40_000, 100_000];
+    let sizes = [40_000, 100_000, 40_000_000];
     all_abort(&[DOUBLE_FREE], sizes.iter().map(|size| variant("of_a_kept_block", size, 0)));
 }
 

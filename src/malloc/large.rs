@@ -22,10 +22,14 @@ use core::ptr;
 /// threshold learns from the sizes of the blocks that are freed, which do not tell them.
 const MAX_GAP: usize = 256 * 1024;
 
-/// A run of pages, or a mapping of its own; and whether it is zero.
+/// Bytes of huge blocks that may be kept when nobody would unmap them in a program that does nothing, if not as many
+/// are in use.
+const MAX_UNWATCHED: usize = 64 * 1024 * 1024;
+
+/// A run of pages, or a mapping of its own, which had better be zero if it is to be `zeroed`; and whether it is.
 #[cold]
 #[inline(never)]
-pub(super) fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
+pub(super) fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
     if bytes > isize::MAX as usize - PAGE {
         return (or_enomem(ptr::null_mut()), false);
     }
@@ -37,13 +41,16 @@ pub(super) fn allocate_large(bytes: usize, align: usize) -> (*mut u8, bool) {
         return (kept, false);
     }
     purger::poll_for(bytes);
-    let found = find_large(bytes, align);
+    let found = find_large(bytes, align, zeroed);
+    if bytes > MMAP_THRESHOLD_MAX {
+        purger::poll_for_huge();
+    }
     purger::look_at_soft_limit();
     found
 }
 
 /// What [`allocate_large`] returns.
-fn find_large(bytes: usize, align: usize) -> (*mut u8, bool) {
+fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
     // A large alignment costs a gap in the heap, which stays of use up to some size.
     let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is
@@ -54,21 +61,22 @@ fn find_large(bytes: usize, align: usize) -> (*mut u8, bool) {
     {
         return (ptr::with_exposed_provenance_mut(address), zero);
     }
-    let block = huge::allocate(bytes, align);
-    if block.is_null() { find_free_large(bytes, align) } else { (block, true) }
+    mapping(bytes, align, zeroed).unwrap_or_else(|| find_free_large(bytes, align, zeroed))
 }
 
-/// A mapping of its own: its address, and that it is zero.
-fn mapping(bytes: usize, align: usize) -> Option<(usize, bool)> {
-    let block = huge::allocate(bytes, align);
-    (!block.is_null()).then(|| (block.expose_provenance(), true))
+/// A mapping of its own, and whether it is zero.
+fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> {
+    Some(huge::allocate(bytes, align, zeroed)).filter(|(block, _)| !block.is_null())
 }
 
 /// What the kernel does not give: from free memory of any arena, or from what that gives back.
 #[cold]
-fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
+fn find_free_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
     // SAFETY: the lock is held.
-    let take = |mut held: Guard<'_>| unsafe { held.take_large(bytes, align, true) };
+    let take = |mut held: Guard<'_>| unsafe {
+        let (address, zero) = held.take_large(bytes, align, true)?;
+        Some((ptr::with_exposed_provenance_mut(address), zero))
+    };
     let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
     let found = find().or_else(|| {
         // More than there is at all is not found by giving back and trying again.
@@ -76,12 +84,9 @@ fn find_free_large(bytes: usize, align: usize) -> (*mut u8, bool) {
             return None;
         }
         // What is purged has coalesced.
-        purge::find_after_trim(|| find().or_else(|| mapping(bytes, align)))
+        purge::find_after_trim(|| find().or_else(|| mapping(bytes, align, zeroed)))
     });
-    match found {
-        Some((address, zero)) => (ptr::with_exposed_provenance_mut(address), zero),
-        None => (or_enomem(ptr::null_mut()), false),
-    }
+    found.unwrap_or_else(|| (or_enomem(ptr::null_mut()), false))
 }
 
 /// A run of pages from the thread's arena, or from any that can be locked; only from memory that
@@ -133,6 +138,23 @@ pub(super) unsafe fn free_large(block: *mut Block, owner: Owner) {
             }
         }
     }
+}
+
+/// Takes a huge block back; false when none starts at the address.
+///
+/// # Safety
+/// The page map says that a huge block starts in the granule, which is the caller's to give.
+pub(super) unsafe fn free_huge(address: usize) -> bool {
+    let may_keep = |bytes| {
+        let unwatched = huge::BYTES.get().max(MAX_UNWATCHED);
+        let may_keep = bytes <= unwatched || purger::watches();
+        if may_keep {
+            huge::kept::note_beside(purge::bytes_in_arenas());
+        }
+        may_keep
+    };
+    // SAFETY: the caller's contract.
+    unsafe { huge::free(address, may_keep) }
 }
 
 /// # Safety

@@ -103,6 +103,7 @@ fn real(places: &Places, part: u64) -> Result<Vec<Program>> {
     Ok(vec![
         entry("python", &python),
         entry("python-malloc", &own_malloc),
+        entry("numpy", &["/usr/bin/python3", &script("arrays.py"), &amount(16)]),
         entry("ruby", &["/usr/bin/ruby", &script("churn.rb"), &amount(45)]),
         entry("lua", &["lua5.4", &script("churn.lua"), &amount(50)]),
         entry("perl", &["/usr/bin/perl", &script("churn.pl"), &amount(25)]),

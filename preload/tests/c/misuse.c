@@ -130,7 +130,7 @@ static void of_a_closed_slab(int argc, char **argv) {
     CHECK(!"a slab that is closed");
 }
 
-/* The thread keeps a large block for the next one as large. */
+/* The thread keeps a large block for the next one as large, and the process a huge one. */
 static void of_a_kept_block(int argc, char **argv) {
     (void)argc, (void)argv;
     void *block = NULL;

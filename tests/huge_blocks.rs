@@ -1,0 +1,243 @@
+//! Huge blocks that are asked for again and again are kept for that, and for no longer than they may be.
+
+mod process;
+
+use arenite::{Arenite, stats};
+use process::in_a_process;
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+static ARENITE: Arenite = Arenite::new().decay_ms(300);
+
+const MIB: usize = 1 << 20;
+/// Too large for a heap.
+const HUGE: usize = 33 * MIB;
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 16).expect("a valid layout")
+}
+
+/// Allocates a block, and writes to its middle and its end.
+fn allocate(size: usize) -> *mut u8 {
+    // SAFETY: the layout is not empty.
+    let block = unsafe { ARENITE.alloc(layout(size)) };
+    assert!(!block.is_null());
+    stamp(block, size, 0xa5);
+    block
+}
+
+fn stamp(block: *mut u8, size: usize, value: u8) {
+    // SAFETY: inside the block, which is the caller's.
+    unsafe {
+        block.add(size / 2).write(value);
+        block.add(size - 1).write(value);
+    }
+}
+
+fn stamps(block: *mut u8, size: usize) -> [u8; 2] {
+    // SAFETY: inside the block, which is the caller's, and was written or zeroed.
+    unsafe { [block.add(size / 2).read(), block.add(size - 1).read()] }
+}
+
+fn free(block: *mut u8, size: usize) {
+    // SAFETY: allocated with this layout, and used by nobody.
+    unsafe { ARENITE.dealloc(block, layout(size)) };
+}
+
+/// Bytes that are kept: here, those of huge blocks. (Small ones are in few.)
+fn kept() -> usize {
+    stats::collect().cached_bytes / MIB * MIB
+}
+
+/// Has a block of `size` kept; where it is.
+fn keep(size: usize) -> *mut u8 {
+    // As often as it takes: between a free and the next request the thread may have lost its CPU for long.
+    for _ in 0..100 {
+        let block = allocate(size);
+        free(block, size);
+        if kept() > 0 {
+            return block;
+        }
+    }
+    panic!("no block of {size} bytes is kept");
+}
+
+/// Waits until nothing is kept.
+fn wait_for_none() {
+    let begun = Instant::now();
+    while kept() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes stay", kept());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn it_is_kept_for_the_next_request() {
+    let before = stats::collect();
+    free(allocate(HUGE), HUGE);
+    assert_eq!(kept(), 0, "a size that nobody asked for again");
+    let block = keep(HUGE);
+    let after = stats::collect();
+    assert_eq!(after.huge_blocks, before.huge_blocks);
+    assert_eq!((after.in_use_bytes, after.cached_bytes), (before.in_use_bytes, HUGE));
+    // SAFETY: the layout is not empty.
+    let again = unsafe { ARENITE.alloc(layout(HUGE)) };
+    assert_eq!((again, stamps(again, HUGE)), (block, [0xa5; 2]));
+    assert_eq!((kept(), stats::collect().huge_bytes), (0, before.huge_bytes + HUGE));
+    free(again, HUGE);
+    assert_eq!(kept(), HUGE);
+}
+
+fn a_zeroed_one_is_zero() {
+    // So much was in use at once, that the kept one need not go.
+    [allocate(HUGE), allocate(HUGE)].into_iter().for_each(|block| free(block, HUGE));
+    keep(HUGE);
+    for _ in 0..3 {
+        // SAFETY: the layout is not empty.
+        let block = unsafe { ARENITE.alloc_zeroed(layout(HUGE)) };
+        assert_eq!(stamps(block, HUGE), [0; 2]);
+        stamp(block, HUGE, 1);
+        free(block, HUGE);
+    }
+}
+
+fn alignments_are_kept_to() {
+    for align in [64 * 1024, 2 * MIB, 64 * MIB] {
+        keep(HUGE);
+        let layout = Layout::from_size_align(HUGE, align).expect("a valid layout");
+        // SAFETY: the layout is not empty; the block is this function's.
+        unsafe {
+            let block = ARENITE.alloc(layout);
+            assert!(block.addr().is_multiple_of(align));
+            stamp(block, HUGE, 1);
+            ARENITE.dealloc(block, layout);
+        }
+    }
+}
+
+fn a_trim_gives_it_back() {
+    keep(HUGE);
+    let mapped = stats::collect().mmap_bytes;
+    assert!(ARENITE.trim() >= HUGE);
+    assert_eq!((kept(), stats::collect().mmap_bytes), (0, mapped - HUGE));
+}
+
+fn another_huge_block_does_not_raise_the_peak() {
+    keep(HUGE);
+    let peak = stats::collect().peak_mmap_bytes;
+    let other = allocate(HUGE + MIB);
+    assert_eq!(kept(), 0);
+    assert!(stats::collect().peak_mmap_bytes <= peak + MIB);
+    free(other, HUGE + MIB);
+    // Nor does one that grows.
+    let block = allocate(HUGE + MIB);
+    stamp(block, HUGE, 1);
+    keep(HUGE);
+    // SAFETY: allocated with this layout.
+    let block = unsafe { ARENITE.realloc(block, layout(HUGE + MIB), 4 * HUGE) };
+    assert_eq!((kept(), stamps(block, HUGE)), (0, [1; 2]));
+    free(block, 4 * HUGE);
+}
+
+fn small_blocks_do_not_raise_the_peak() {
+    keep(HUGE);
+    let blocks: Vec<_> = (0..HUGE / 4 / 1000).map(|_| allocate(1000)).collect();
+    assert_eq!(kept(), 0);
+    blocks.into_iter().for_each(|block| free(block, 1000));
+}
+
+fn one_thread_keeps_no_more_than_it_uses() {
+    const LARGE: usize = 100 * MIB;
+    for _ in 0..4 {
+        free(allocate(LARGE), LARGE);
+    }
+    assert_eq!(kept(), 0);
+    let used = allocate(LARGE + MIB);
+    keep(LARGE);
+    free(used, LARGE + MIB);
+    assert_eq!(kept(), 0);
+}
+
+fn it_goes_after_the_decay_time() {
+    let (end, ended) = channel::<()>();
+    let use_small = || free(allocate(100), 100);
+    let other = thread::spawn(move || {
+        use_small();
+        ended.recv()
+    });
+    use_small();
+    for _ in 0..3 {
+        keep(HUGE);
+        wait_for_none();
+    }
+    drop(end);
+    assert!(other.join().is_ok());
+}
+
+fn the_hard_limit_counts_it() {
+    keep(HUGE);
+    assert!(ARENITE.set_limits(0, 50 * MIB, None));
+    let small = allocate(20 * MIB);
+    assert_eq!(kept(), 0);
+    // SAFETY: the layout is not empty.
+    assert!(unsafe { ARENITE.alloc(layout(HUGE)) }.is_null());
+    free(small, 20 * MIB);
+    free(allocate(HUGE), HUGE);
+}
+
+fn parent_and_child_have_one_each() {
+    let block = keep(HUGE);
+    in_a_process("its child", || {
+        let child = allocate(HUGE);
+        assert_eq!(child, block);
+        stamp(child, HUGE, 1);
+        free(child, HUGE);
+    });
+    // SAFETY: the layout is not empty.
+    let again = unsafe { ARENITE.alloc(layout(HUGE)) };
+    assert_eq!((again, stamps(again, HUGE)), (block, [0xa5; 2]));
+}
+
+fn threads_get_blocks_of_their_own() {
+    let work = |thread: u8| {
+        let sizes = [HUGE, HUGE, HUGE + MIB];
+        for round in 0..500_usize {
+            let size = sizes[round % sizes.len()];
+            let zeroed = round % 7 == 3;
+            // SAFETY: the layout is not empty; the block is this thread's until it is freed.
+            let block = unsafe {
+                if zeroed {
+                    ARENITE.alloc_zeroed(layout(size))
+                } else {
+                    ARENITE.alloc(layout(size))
+                }
+            };
+            assert!(!block.is_null());
+            assert!(!zeroed || stamps(block, size) == [0; 2]);
+            stamp(block, size, thread);
+            thread::yield_now();
+            assert_eq!(stamps(block, size), [thread; 2]);
+            free(block, size);
+        }
+    };
+    let threads: Vec<_> = (1..=4).map(|thread| thread::spawn(move || work(thread))).collect();
+    threads.into_iter().for_each(|thread| assert!(thread.join().is_ok()));
+    ARENITE.trim();
+    let stats = stats::collect();
+    assert_eq!((stats.huge_blocks, stats.huge_bytes, kept()), (0, 0, 0));
+}
+
+fn main() {
+    in_a_process("it is kept for the next request", it_is_kept_for_the_next_request);
+    in_a_process("a zeroed one is zero", a_zeroed_one_is_zero);
+    in_a_process("alignments are kept to", alignments_are_kept_to);
+    in_a_process("a trim gives it back", a_trim_gives_it_back);
+    in_a_process("another huge block", another_huge_block_does_not_raise_the_peak);
+    in_a_process("small blocks", small_blocks_do_not_raise_the_peak);
+    in_a_process("one thread", one_thread_keeps_no_more_than_it_uses);
+    in_a_process("the decay time", it_goes_after_the_decay_time);
+    in_a_process("the hard limit", the_hard_limit_counts_it);
+    in_a_process("parent and child", parent_and_child_have_one_each);
+    in_a_process("threads", threads_get_blocks_of_their_own);
+}
