@@ -17,37 +17,27 @@ pub static BLOCKS: Gauge = Gauge::new();
 /// Their bytes.
 pub static BYTES: Gauge = Gauge::new();
 
-/// A block of at least `bytes` at a multiple of `align`, a power of two: one that was kept, unless it
-/// is to be `zeroed`, or a mapping. Null when the kernel has no memory. And whether the block is zero.
+/// A block of at least `bytes` at a multiple of `align`, a power of two, that was kept; its contents are undefined.
+pub fn take_kept(bytes: usize, align: usize) -> Option<*mut u8> {
+    let size = size_for(bytes, align)?;
+    let block = kept::take(size, align)?;
+    publish(block, size);
+    note_given(size);
+    Some(block)
+}
+
+/// Maps a block of at least `bytes` at a multiple of `align`, a power of two; null when the
+/// kernel has no memory. The block is zero.
 #[cold]
-pub fn allocate(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
-    const NONE: (*mut u8, bool) = (ptr::null_mut(), false);
-    // Who aligns to a huge page and nearly fills one will ask the kernel for it (madvise(2)), which gives
-    // only what is mapped whole.
-    let is_for_huge_page = align >= os::HUGE_PAGE && bytes >= os::HUGE_PAGE / 2;
-    let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
-    // At least a granule, so that no two huge blocks start in one: a small request with a large
-    // alignment comes here too.
-    let Some(size) = os::round_up(bytes.max(GRANULE), unit) else {
-        return NONE;
+pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
+    let Some(size) = size_for(bytes, align).filter(|&size| limit::admits(size)) else {
+        return ptr::null_mut();
     };
-    if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
-        return NONE;
-    }
-    if !zeroed && let Some(block) = kept::take(size, align) {
-        publish(block, size);
-        note_given(size);
-        return (block, false);
-    }
-    kept::make_room(size);
-    if !limit::admits(size) {
-        return NONE;
-    }
     let huge_pages = wants_huge_pages(size, BYTES.get() + size);
     let align = align.max(if huge_pages { os::HUGE_PAGE } else { 0 });
     let block = os::map_aligned(size, align.max(os::page_size()), 0, Commit::All);
     if block.is_null() || !publish(block, size) {
-        return NONE;
+        return ptr::null_mut();
     }
     if huge_pages {
         // SAFETY: the block's own memory.
@@ -56,7 +46,19 @@ pub fn allocate(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
     note_given(size);
     MAPPED.mmap.add(size);
     limit::note(0, size);
-    (block, true)
+    block
+}
+
+/// Bytes of the mapping for a block; `None` if there is no such block.
+fn size_for(bytes: usize, align: usize) -> Option<usize> {
+    // Who aligns to a huge page and nearly fills one will ask the kernel for it (madvise(2)), which gives
+    // only what is mapped whole.
+    let is_for_huge_page = align >= os::HUGE_PAGE && bytes >= os::HUGE_PAGE / 2;
+    let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
+    // At least a granule, so that no two huge blocks start in one: a small request with a large
+    // alignment comes here too.
+    let size = os::round_up(bytes.max(GRANULE), unit)?;
+    (size <= isize::MAX as usize && size / PAGE <= u32::MAX as usize).then_some(size)
 }
 
 /// Counts a block of `size` bytes that the program gets.
@@ -186,11 +188,8 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
         if now == new {
             return block;
         }
-        if new > now {
-            kept::make_room(new - now);
-            if !limit::admits(new - now) {
-                return ptr::null_mut();
-            }
+        if new > now && !limit::admits(new - now) {
+            return ptr::null_mut();
         }
         // The block may move to where the page map has no region yet, and could not always go back.
         let spare = if may_move && new > now {

@@ -157,7 +157,7 @@ fn take_directly(class: Class) -> *mut u8 {
         .or_else(|| take_one(ARENAS.choose(0).lock_open()?, class))
         // Memory is out, or others hold every lock; they look for memory as well, perhaps.
         .or_else(|| purge::find_after_trim(patiently))
-        .unwrap_or_else(|| huge::allocate(size_class::size(class), PAGE, false).0)
+        .unwrap_or_else(|| huge::allocate(size_class::size(class), PAGE))
 }
 
 /// A block of the arena whose lock is held.

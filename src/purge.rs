@@ -10,6 +10,8 @@
 //! again before the kernel takes it, which is what the decay time is for; the process would show
 //! it as resident until then, and what was given back would not be known to be zero.
 
+pub mod peak;
+
 use crate::arena::purge::{RESERVE, Search};
 use crate::arena::{ARENAS, Arena, DEPOT_SLOTS, Guard, STEPS};
 use crate::config;
@@ -100,13 +102,6 @@ fn purgeable_in_arenas() -> usize {
 /// Bytes that arenas hold in memory, about.
 pub fn bytes_in_arenas() -> usize {
     bytes_in_use() + purgeable_in_arenas()
-}
-
-/// Unmaps huge blocks that are kept, if they would raise the peak.
-pub fn make_room() {
-    if huge::kept::bytes() > 0 {
-        huge::kept::make_room_beside(bytes_in_arenas());
-    }
 }
 
 /// Whether so much is free that some of it may be given back.

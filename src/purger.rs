@@ -33,6 +33,7 @@
 
 use crate::arena::{ARENAS, STEPS};
 use crate::config;
+use crate::huge;
 use crate::limit;
 use crate::os;
 use crate::pressure;
@@ -158,7 +159,7 @@ fn poll_now(cache: &Tcache, may_start: bool) {
     cache.cool(epoch);
     forget_in_child();
     Tcache::empty_vanished();
-    purge::make_room();
+    huge::kept::make_room_beside(purge::bytes_in_arenas());
     let is_worth_it = purge::is_worth_it();
     let may_be_worth_it = || is_worth_it || purge::may_be_worth_it();
     let helper_does_it = match STATE.load(Acquire) {

@@ -6,10 +6,10 @@
 //! long, of sizes that were asked for again within the decay time after one was freed.
 //!
 //! Keeping them does not raise the peak: what would have the process hold more than before has them unmapped
-//! first ([`make_room`], [`make_room_beside`]). Nor do they serve requests for zeroed blocks: those get fresh pages,
+//! first (`purge/peak.rs`, [`make_room_beside`]). Nor do they serve requests for zeroed blocks: those get fresh pages,
 //! which the kernel clears only where they are touched.
 
-use super::{BYTES, unmap};
+use super::unmap;
 use crate::config;
 use crate::os::{self, PAGE};
 use crate::page_map;
@@ -169,15 +169,6 @@ pub(super) unsafe fn keep(block: *mut u8, bytes: usize, may_keep: impl Fn(usize)
 /// Gives all blocks back to the kernel of whose size none was freed for `age` milliseconds; the bytes.
 pub fn release(age: u64) -> usize {
     PLACES.iter().filter(|place| !place.is_empty() && place.age() >= age).map(Place::empty).sum()
-}
-
-/// Gives all of them back before those in use, with `bytes` more, and those that are kept would be more than were ever
-/// in use at once.
-pub(super) fn make_room(bytes: usize) {
-    let kept = self::bytes();
-    if kept > 0 && BYTES.get() + kept + bytes > BYTES.peak() {
-        release(0);
-    }
 }
 
 /// Gives all of them back when what the process holds beside huge blocks, `beside` bytes, grew since they were kept.

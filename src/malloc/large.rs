@@ -66,7 +66,14 @@ fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
 
 /// A mapping of its own, and whether it is zero.
 fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> {
-    Some(huge::allocate(bytes, align, zeroed)).filter(|(block, _)| !block.is_null())
+    if bytes > MMAP_THRESHOLD_MAX {
+        if !zeroed && let Some(kept) = huge::take_kept(bytes, align) {
+            return Some((kept, false));
+        }
+        purge::peak::make_room(bytes);
+    }
+    let block = huge::allocate(bytes, align);
+    (!block.is_null()).then_some((block, true))
 }
 
 /// What the kernel does not give: from free memory of any arena, or from what that gives back.

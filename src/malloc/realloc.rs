@@ -7,6 +7,7 @@ use crate::check::Misuse;
 use crate::huge;
 use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE};
+use crate::purge;
 use crate::purger;
 use crate::size_class::{self, MAX_SMALL, MIN_ALIGN};
 use crate::tcache::bin_of_size;
@@ -65,6 +66,9 @@ unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mu
                 return block;
             }
         } else if is_huge(bytes) {
+            if bytes > old {
+                purge::peak::make_room(bytes - old);
+            }
             let moved = huge::resize(block.addr(), bytes, align <= PAGE);
             if !moved.is_null() {
                 purger::poll();

@@ -1,0 +1,38 @@
+//! What the process holds at most is not made of free memory: before it would be more than ever before, what was not
+//! needed lately goes back.
+//!
+//! Free memory stays for the decay time, in which a program may ask for fresh memory: for a block above 32 MiB it is of
+//! no use. While the process stays below its peak, nothing is done here.
+
+use super::{bytes_in_arenas, purge};
+use crate::arena::ARENAS;
+use crate::config;
+use crate::huge;
+use crate::os::PAGE;
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Chunks go first that are free for some epochs.
+const AGES: [u16; 3] = [2, 1, 0];
+
+/// The most that the process held when huge blocks were mapped, about.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// Gives chunks back, and then huge blocks that are kept, before `bytes` more are mapped for a huge block, if the
+/// process then would hold more than ever before. No lock is held.
+pub fn make_room(bytes: usize) {
+    let held = || bytes_in_arenas() + huge::BYTES.get() + huge::kept::bytes() + bytes;
+    // Relaxed: a guess.
+    let excess = || held().saturating_sub(PEAK.load(Relaxed)) / PAGE;
+    if config::DECAY_MS.load(Relaxed) != config::NEVER {
+        for arena in ARENAS.iter_open() {
+            if excess() > 0 {
+                purge(arena, excess(), usize::MAX, &AGES);
+            }
+        }
+    }
+    if excess() > 0 {
+        huge::kept::release(0);
+    }
+    PEAK.fetch_max(held(), Relaxed);
+}
