@@ -17,54 +17,91 @@ pub static BLOCKS: Gauge = Gauge::new();
 /// Their bytes.
 pub static BYTES: Gauge = Gauge::new();
 
-/// A block of at least `bytes` at a multiple of `align`, a power of two, that was kept; its contents are undefined.
-pub fn take_kept(bytes: usize, align: usize) -> Option<*mut u8> {
-    let size = size_for(bytes, align)?;
-    let block = kept::take(size, align)?;
-    publish(block, size);
-    note_given(size);
-    Some(block)
-}
-
 /// Maps a block of at least `bytes` at a multiple of `align`, a power of two; null when the
 /// kernel has no memory. The block is zero.
 #[cold]
 pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
-    let Some(size) = size_for(bytes, align).filter(|&size| limit::admits(size)) else {
+    let Some(shape) = Shape::of(bytes, align).filter(|shape| limit::admits(shape.size)) else {
         return ptr::null_mut();
     };
-    let huge_pages = wants_huge_pages(size, BYTES.get() + size);
-    let align = align.max(if huge_pages { os::HUGE_PAGE } else { 0 });
-    let block = os::map_aligned(size, align.max(os::page_size()), 0, Commit::All);
-    if block.is_null() || !publish(block, size) {
+    let block = os::map_aligned(shape.size, shape.align, 0, Commit::All);
+    if block.is_null() { block } else { give(block, shape) }
+}
+
+/// Makes a block as [`allocate`] does, of one that was kept, whose contents are left in it as far as it goes; null
+/// when it can not be. The kept one is gone then.
+///
+/// # Safety
+/// The kept block is the caller's.
+#[cold]
+pub unsafe fn reuse((block, has): (*mut u8, usize), bytes: usize, align: usize) -> *mut u8 {
+    // SAFETY: the caller's contract; nobody uses the block's address.
+    unsafe {
+        let Some(shape) = Shape::of(bytes, align).filter(|shape| {
+            block.addr().is_multiple_of(shape.align)
+                && (shape.size <= has || limit::admits(shape.size - has))
+        }) else {
+            unmap(block, has);
+            return ptr::null_mut();
+        };
+        let may_move = shape.align <= os::page_size();
+        let resized = match has {
+            has if has == shape.size => block,
+            has => os::remap(block, has, shape.size, may_move),
+        };
+        if resized.is_null() {
+            unmap(block, has);
+            return resized;
+        }
+        MAPPED.mmap.sub(has);
+        limit::note(has, 0);
+        give(resized, shape)
+    }
+}
+
+/// What a request makes of a mapping.
+struct Shape {
+    /// Its bytes.
+    size: usize,
+    /// Its start is a multiple of it.
+    align: usize,
+    /// Whether the kernel is asked for huge pages.
+    huge_pages: bool,
+}
+
+impl Shape {
+    /// For `bytes` at a multiple of `align`; `None` if there can be no such block.
+    fn of(bytes: usize, align: usize) -> Option<Self> {
+        // Who aligns to a huge page and nearly fills one will ask the kernel for it (madvise(2)), which gives
+        // only what is mapped whole.
+        let is_for_huge_page = align >= os::HUGE_PAGE && bytes >= os::HUGE_PAGE / 2;
+        let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
+        // At least a granule, so that no two huge blocks start in one: a small request with a large
+        // alignment comes here too.
+        let size = os::round_up(bytes.max(GRANULE), unit)?;
+        if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
+            return None;
+        }
+        let huge_pages = wants_huge_pages(size, BYTES.get() + size);
+        let least = if huge_pages { os::HUGE_PAGE } else { os::page_size() };
+        Some(Self { size, align: align.max(least), huge_pages })
+    }
+}
+
+/// Gives a mapping to the program; null when there is no memory for its entry in the page map.
+fn give(block: *mut u8, Shape { size, huge_pages, .. }: Shape) -> *mut u8 {
+    if !publish(block, size) {
         return ptr::null_mut();
     }
     if huge_pages {
         // SAFETY: the block's own memory.
         unsafe { os::prefer_huge_pages(block.addr(), size) };
     }
-    note_given(size);
+    BLOCKS.add(1);
+    BYTES.add(size);
     MAPPED.mmap.add(size);
     limit::note(0, size);
     block
-}
-
-/// Bytes of the mapping for a block; `None` if there is no such block.
-fn size_for(bytes: usize, align: usize) -> Option<usize> {
-    // Who aligns to a huge page and nearly fills one will ask the kernel for it (madvise(2)), which gives
-    // only what is mapped whole.
-    let is_for_huge_page = align >= os::HUGE_PAGE && bytes >= os::HUGE_PAGE / 2;
-    let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
-    // At least a granule, so that no two huge blocks start in one: a small request with a large
-    // alignment comes here too.
-    let size = os::round_up(bytes.max(GRANULE), unit)?;
-    (size <= isize::MAX as usize && size / PAGE <= u32::MAX as usize).then_some(size)
-}
-
-/// Counts a block of `size` bytes that the program gets.
-fn note_given(size: usize) {
-    BLOCKS.add(1);
-    BYTES.add(size);
 }
 
 /// Fewer bytes are no reason for huge pages under the policy "dense": much of such a block's last

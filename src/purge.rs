@@ -117,7 +117,7 @@ pub fn is_worth_it_beyond(refused: usize) -> bool {
 
 /// Whether so much is in use that it may be worth it later.
 pub fn may_be_worth_it() -> bool {
-    bytes_in_use() >= MUCH_IN_USE || huge::kept::is_any_wanted()
+    bytes_in_use() >= MUCH_IN_USE || huge::kept::is_wanted()
 }
 
 /// Bytes of slabs and large blocks, about.

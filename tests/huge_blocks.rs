@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-static ARENITE: Arenite = Arenite::new().decay_ms(300);
+static ARENITE: Arenite = Arenite::new().decay_ms(60_000);
 
 const MIB: usize = 1 << 20;
 /// Too large for a heap.
@@ -53,7 +53,7 @@ fn kept() -> usize {
 
 /// Has a block of `size` kept; where it is.
 fn keep(size: usize) -> *mut u8 {
-    // As often as it takes: between a free and the next request the thread may have lost its CPU for long.
+    // As often as it takes: with a short decay time the thread may have lost its CPU in between for as long.
     for _ in 0..100 {
         let block = allocate(size);
         free(block, size);
@@ -81,12 +81,38 @@ fn it_is_kept_for_the_next_request() {
     let after = stats::collect();
     assert_eq!(after.huge_blocks, before.huge_blocks);
     assert_eq!((after.in_use_bytes, after.cached_bytes), (before.in_use_bytes, HUGE));
-    // SAFETY: the layout is not empty.
-    let again = unsafe { ARENITE.alloc(layout(HUGE)) };
-    assert_eq!((again, stamps(again, HUGE)), (block, [0xa5; 2]));
+    let again = allocate_kept(block);
+    assert_eq!(stamps(again, HUGE), [0xa5; 2]);
     assert_eq!((kept(), stats::collect().huge_bytes), (0, before.huge_bytes + HUGE));
     free(again, HUGE);
     assert_eq!(kept(), HUGE);
+}
+
+fn its_end_moves_for_another_size() {
+    for other in [HUGE + MIB, HUGE + 20 * MIB, HUGE + 4096] {
+        let block = keep(HUGE);
+        stamp(allocate_kept(block), HUGE, 7);
+        free(block, HUGE);
+        // SAFETY: the layout is not empty.
+        let moved = unsafe { ARENITE.alloc(layout(other)) };
+        assert_eq!((kept(), stamps(moved, HUGE)), (0, [7; 2]), "{other} bytes");
+        stamp(moved, other, 8);
+        free(moved, other);
+        assert_eq!(kept(), other / MIB * MIB);
+        // SAFETY: the layout is not empty.
+        let shrunk = unsafe { ARENITE.alloc(layout(HUGE)) };
+        assert_eq!((shrunk, kept(), stamps(shrunk, HUGE)[0]), (moved, 0, 7), "{other} bytes");
+        free(shrunk, HUGE);
+        ARENITE.trim();
+    }
+}
+
+/// The block that is kept.
+fn allocate_kept(block: *mut u8) -> *mut u8 {
+    // SAFETY: the layout is not empty.
+    let again = unsafe { ARENITE.alloc(layout(HUGE)) };
+    assert_eq!(again, block);
+    again
 }
 
 fn a_zeroed_one_is_zero() {
@@ -140,6 +166,37 @@ fn another_huge_block_does_not_raise_the_peak() {
     free(block, 4 * HUGE);
 }
 
+/// Bytes of memory that the process has now.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("the kernel tells it");
+    pages
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .map_or(0, |pages: usize| pages * 4096)
+}
+
+fn free_memory_of_heaps_does_not_raise_the_peak() {
+    const LARGE: usize = 8 * MIB;
+    let fill = |size: usize| {
+        let block = allocate(size);
+        // SAFETY: the block has so many bytes.
+        unsafe { block.write_bytes(1, size) };
+        block
+    };
+    // The first one is mapped; once it was freed, others like it come from a heap.
+    free(fill(LARGE), LARGE);
+    let blocks = [(); 8].map(|()| fill(LARGE));
+    let above = allocate(100_000);
+    blocks.into_iter().for_each(|block| free(block, LARGE));
+    let before = resident();
+    let huge = [(); 2].map(|()| fill(HUGE));
+    // Without its pages there would be 66 MiB more.
+    assert!(resident() < before + 20 * MIB, "{} MiB, before {}", resident() / MIB, before / MIB);
+    huge.into_iter().for_each(|block| free(block, HUGE));
+    free(above, 100_000);
+}
+
 fn small_blocks_do_not_raise_the_peak() {
     keep(HUGE);
     let blocks: Vec<_> = (0..HUGE / 4 / 1000).map(|_| allocate(1000)).collect();
@@ -160,6 +217,7 @@ fn one_thread_keeps_no_more_than_it_uses() {
 }
 
 fn it_goes_after_the_decay_time() {
+    ARENITE.set_decay_ms(100);
     let (end, ended) = channel::<()>();
     let use_small = || free(allocate(100), 100);
     let other = thread::spawn(move || {
@@ -194,9 +252,8 @@ fn parent_and_child_have_one_each() {
         stamp(child, HUGE, 1);
         free(child, HUGE);
     });
-    // SAFETY: the layout is not empty.
-    let again = unsafe { ARENITE.alloc(layout(HUGE)) };
-    assert_eq!((again, stamps(again, HUGE)), (block, [0xa5; 2]));
+    let again = allocate_kept(block);
+    assert_eq!(stamps(again, HUGE), [0xa5; 2]);
 }
 
 fn threads_get_blocks_of_their_own() {
@@ -230,10 +287,12 @@ fn threads_get_blocks_of_their_own() {
 
 fn main() {
     in_a_process("it is kept for the next request", it_is_kept_for_the_next_request);
+    in_a_process("its end moves", its_end_moves_for_another_size);
     in_a_process("a zeroed one is zero", a_zeroed_one_is_zero);
     in_a_process("alignments are kept to", alignments_are_kept_to);
     in_a_process("a trim gives it back", a_trim_gives_it_back);
     in_a_process("another huge block", another_huge_block_does_not_raise_the_peak);
+    in_a_process("free memory of heaps", free_memory_of_heaps_does_not_raise_the_peak);
     in_a_process("small blocks", small_blocks_do_not_raise_the_peak);
     in_a_process("one thread", one_thread_keeps_no_more_than_it_uses);
     in_a_process("the decay time", it_goes_after_the_decay_time);

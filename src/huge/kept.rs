@@ -3,7 +3,8 @@
 //! To the kernel, a block that a program maps, fills and unmaps by turns is new each time: it clears all its
 //! pages, at about the speed at which the program fills them. Blocks of up to
 //! [`config::MMAP_THRESHOLD_MAX`] bytes come from heaps, where pages stay for the decay time. Larger ones stay here as
-//! long, of sizes that were asked for again within the decay time after one was freed.
+//! long, once one was asked for within the decay time after another one was freed. The next request gets the one whose
+//! size is nearest, and the kernel moves its end (mremap(2)).
 //!
 //! Keeping them does not raise the peak: what would have the process hold more than before has them unmapped
 //! first (`purge/peak.rs`, [`make_room_beside`]). Nor do they serve requests for zeroed blocks: those get fresh pages,
@@ -18,21 +19,24 @@ use crate::sync::depot::DepotSlot;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
-/// Where a block may be kept, and what is known about its size. All but the slot are guesses, which nothing but time
-/// and memory depends on: so Relaxed.
+/// Where a block may be kept. All but the slot are guesses, which nothing but time and memory depends on: so Relaxed.
 struct Place {
     /// The block, as a chain of one.
     slot: DepotSlot,
-    /// The size that this place is for.
+    /// Its size in bytes.
     bytes: AtomicUsize,
-    /// When a block of that size was freed last, in [`os::coarse_milliseconds`].
-    freed: AtomicU64,
-    /// Such a block was asked for soon after one was freed.
-    is_wanted: AtomicBool,
+    /// When it came, in [`os::coarse_milliseconds`].
+    since: AtomicU64,
 }
 
-/// How many sizes are known, and blocks are kept, at once: an expression of arrays has a few results in between.
+/// How many blocks are kept at once: an expression of arrays has a few results in between.
 static PLACES: [Place; 4] = [const { Place::new() }; 4];
+
+/// When a block was freed that may be kept, in [`os::coarse_milliseconds`]; 0 before the first one.
+static FREED: AtomicU64 = AtomicU64::new(0);
+
+/// Another one was asked for soon after.
+static IS_WANTED: AtomicBool = AtomicBool::new(false);
 
 /// Bytes of all blocks that are kept.
 static KEPT: AtomicUsize = AtomicUsize::new(0);
@@ -45,31 +49,11 @@ const GROWTH_PART: usize = 8;
 
 impl Place {
     const fn new() -> Self {
-        Self {
-            slot: DepotSlot::new(),
-            bytes: AtomicUsize::new(0),
-            freed: AtomicU64::new(0),
-            is_wanted: AtomicBool::new(false),
-        }
-    }
-
-    fn is_of(&self, bytes: usize) -> bool {
-        self.bytes.load(Relaxed) == bytes
+        Self { slot: DepotSlot::new(), bytes: AtomicUsize::new(0), since: AtomicU64::new(0) }
     }
 
     fn is_empty(&self) -> bool {
         self.slot.count() == 0
-    }
-
-    /// Milliseconds since a block of the size was freed.
-    fn age(&self) -> u64 {
-        os::coarse_milliseconds().saturating_sub(self.freed.load(Relaxed))
-    }
-
-    fn set(&self, bytes: usize, is_wanted: bool) {
-        self.bytes.store(bytes, Relaxed);
-        self.freed.store(os::coarse_milliseconds(), Relaxed);
-        self.is_wanted.store(is_wanted, Relaxed);
     }
 
     /// Takes the block out, and its size.
@@ -101,38 +85,34 @@ pub fn blocks() -> usize {
     PLACES.iter().filter(|place| !place.is_empty()).count()
 }
 
-/// Whether a block may be kept that is freed.
-pub fn is_any_wanted() -> bool {
-    PLACES.iter().any(|place| place.is_wanted.load(Relaxed))
+/// Whether blocks are kept that are freed.
+pub fn is_wanted() -> bool {
+    IS_WANTED.load(Relaxed)
 }
 
-/// A block of exactly `bytes` at a multiple of `align`, which is not in the page map; its contents are undefined.
-pub(super) fn take(bytes: usize, align: usize) -> Option<*mut u8> {
-    let places = || PLACES.iter().filter(|place| place.is_of(bytes));
-    let found = places().find_map(|place| {
-        let (block, has) = place.take()?;
-        if has == bytes && block.addr().is_multiple_of(align) {
-            return Some(block);
-        }
-        // The place is for another size since it was looked at; or the request is the odd one.
-        // SAFETY: the block is this thread's, and unknown to anybody else.
-        unsafe { unmap(block, has) };
-        None
-    });
-    if found.is_none()
-        && let Some(place) = places().find(|place| place.age() <= decay_milliseconds())
-    {
-        place.is_wanted.store(true, Relaxed);
+/// The block whose size is nearest to `bytes`, and its size. It is not in the page map; its contents are undefined.
+pub fn take(bytes: usize) -> Option<(*mut u8, usize)> {
+    let kept = PLACES.iter().filter(|place| !place.is_empty());
+    let nearest = kept.min_by_key(|place| place.bytes.load(Relaxed).abs_diff(bytes));
+    let taken = nearest.and_then(Place::take);
+    let freed = FREED.load(Relaxed);
+    if taken.is_none() && freed != 0 && since(freed) <= decay_milliseconds() {
+        IS_WANTED.store(true, Relaxed);
     }
-    found
+    taken
+}
+
+/// Milliseconds since an instant.
+fn since(instant: u64) -> u64 {
+    os::coarse_milliseconds().saturating_sub(instant)
 }
 
 fn decay_milliseconds() -> u64 {
     config::DECAY_MS.load(Relaxed) as u64
 }
 
-/// Keeps a block that is not in the page map any more, if its size is wanted and `may_keep` lets so many bytes be kept;
-/// whether it did. If they may not even be without the block, all of them go.
+/// Keeps a block that is not in the page map any more, if it is wanted and `may_keep` lets so many bytes be kept; whether
+/// it did. If they may not even be without the block, all of them go.
 ///
 /// # Safety
 /// The block is the caller's, and has that many bytes.
@@ -140,17 +120,17 @@ pub(super) unsafe fn keep(block: *mut u8, bytes: usize, may_keep: impl Fn(usize)
     if bytes <= config::MMAP_THRESHOLD_MAX || decay_milliseconds() == 0 {
         return false;
     }
-    let same = || PLACES.iter().filter(|place| place.is_of(bytes));
-    let is_wanted = same().any(|place| place.is_wanted.load(Relaxed));
-    let oldest = || PLACES.iter().filter(|place| place.is_empty()).max_by_key(|place| place.age());
-    let Some(place) = same().find(|place| place.is_empty()).or_else(oldest) else { return false };
-    place.set(bytes, is_wanted);
-    if !is_wanted || !may_keep(bytes + self::bytes()) {
+    let now = os::coarse_milliseconds();
+    FREED.store(now, Relaxed);
+    if !is_wanted() || !may_keep(bytes + self::bytes()) {
         if self::bytes() > 0 && !may_keep(self::bytes()) {
             release(0);
         }
         return false;
     }
+    let Some(place) = PLACES.iter().find(|place| place.is_empty()) else { return false };
+    place.bytes.store(bytes, Relaxed);
+    place.since.store(now, Relaxed);
     // SAFETY: the caller's contract; the block's region is covered for ever.
     unsafe { (*page_map::desc(block.addr())).pages = (bytes / PAGE) as u32 };
     KEPT.fetch_add(bytes, Relaxed);
@@ -166,9 +146,14 @@ pub(super) unsafe fn keep(block: *mut u8, bytes: usize, may_keep: impl Fn(usize)
     is_kept
 }
 
-/// Gives all blocks back to the kernel of whose size none was freed for `age` milliseconds; the bytes.
+/// Gives all blocks back to the kernel that were kept for `age` milliseconds; the bytes.
 pub fn release(age: u64) -> usize {
-    PLACES.iter().filter(|place| !place.is_empty() && place.age() >= age).map(Place::empty).sum()
+    let is_old = |instant: &AtomicU64| since(instant.load(Relaxed)) >= age;
+    if age > 0 && is_old(&FREED) {
+        IS_WANTED.store(false, Relaxed);
+    }
+    let old = PLACES.iter().filter(|place| !place.is_empty() && is_old(&place.since));
+    old.map(Place::empty).sum()
 }
 
 /// Gives all of them back when what the process holds beside huge blocks, `beside` bytes, grew since they were kept.

@@ -67,10 +67,13 @@ fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
 /// A mapping of its own, and whether it is zero.
 fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> {
     if bytes > MMAP_THRESHOLD_MAX {
-        if !zeroed && let Some(kept) = huge::take_kept(bytes, align) {
-            return Some((kept, false));
-        }
+        let kept = if zeroed { None } else { huge::kept::take(bytes) };
         purge::peak::make_room(bytes);
+        // SAFETY: the kept block is this thread's.
+        let reused = kept.map(|kept| unsafe { huge::reuse(kept, bytes, align) });
+        if let Some(block) = reused.filter(|block| !block.is_null()) {
+            return Some((block, false));
+        }
     }
     let block = huge::allocate(bytes, align);
     (!block.is_null()).then_some((block, true))

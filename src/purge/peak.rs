@@ -15,6 +15,9 @@ use core::sync::atomic::Ordering::Relaxed;
 /// Chunks go first that are free for some epochs.
 const AGES: [u16; 3] = [2, 1, 0];
 
+/// What a program comes near again and again, and then gives back for, becomes the peak by such a part each time.
+const GROWTH_PART: usize = 16;
+
 /// The most that the process held when huge blocks were mapped, about.
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
@@ -24,6 +27,7 @@ pub fn make_room(bytes: usize) {
     let held = || bytes_in_arenas() + huge::BYTES.get() + huge::kept::bytes() + bytes;
     // Relaxed: a guess.
     let excess = || held().saturating_sub(PEAK.load(Relaxed)) / PAGE;
+    PEAK.fetch_add(excess() * PAGE / GROWTH_PART, Relaxed);
     if config::DECAY_MS.load(Relaxed) != config::NEVER {
         for arena in ARENAS.iter_open() {
             if excess() > 0 {
