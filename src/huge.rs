@@ -45,7 +45,9 @@ pub unsafe fn reuse((block, has): (*mut u8, usize), bytes: usize, align: usize) 
             return ptr::null_mut();
         };
         let may_move = shape.align <= os::page_size();
+        // With the mapping the kernel would have forgotten which of its pages the program protected.
         let resized = match has {
+            has if !os::unprotect(block, has) => ptr::null_mut(),
             has if has == shape.size => block,
             has => os::remap(block, has, shape.size, may_move),
         };
@@ -169,7 +171,7 @@ unsafe fn withdraw(address: usize) -> usize {
 /// # Safety
 /// As for [`size`]; the program does not use the block any more.
 #[cold]
-pub unsafe fn free(address: usize, may_keep: impl Fn(usize) -> bool) -> bool {
+pub unsafe fn free(address: usize, may_keep: impl FnOnce(usize) -> bool) -> bool {
     // SAFETY: the caller's contract.
     unsafe {
         let bytes = withdraw(address);

@@ -355,6 +355,18 @@ pub fn refuse_huge_pages(start: usize, bytes: usize) {
     unsafe { advise(memory, to.saturating_sub(from), libc::MADV_NOHUGEPAGE) };
 }
 
+/// Makes the whole range one that can be read and written, whatever of it could be before; false when the kernel has
+/// no memory for that.
+///
+/// # Safety
+/// The range is a mapping of the caller's.
+pub unsafe fn unprotect(p: *mut u8, bytes: usize) -> bool {
+    // SAFETY: the caller's contract.
+    keeping_errno(|| unsafe {
+        libc::mprotect(p.cast(), bytes, libc::PROT_READ | libc::PROT_WRITE) == 0
+    })
+}
+
 /// Drops the contents of the whole kernel pages inside the range at once (`MADV_DONTNEED`):
 /// the next touch sees zeros. Returns the bytes dropped. A huge page of which only a part is in
 /// the range is split, and the rest of it stays as small pages.

@@ -144,7 +144,7 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> bool {
     let at_once = config::DECAY_MS.load(Relaxed) == 0 || limit::is_above_soft();
     let kept = if at_once { 0 } else { 100 - usize::from(pressure::level().min(100)) };
     let mut left = pages;
-    let age = config::DECAY_MS.load(Relaxed) / 100 * kept;
+    let age = config::DECAY_MS.load(Relaxed).saturating_mul(kept) / 100;
     let mut freed = huge::kept::release(age as u64);
     let mut cools = Tcache::cool_sleepers(STEPS) || huge::kept::bytes() > 0;
     for arena in ARENAS.iter_open() {

@@ -43,8 +43,8 @@ use crate::tls;
 use core::ffi::{c_int, c_void};
 use core::ops::RangeInclusive;
 use core::ptr;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
 
 const NONE: u32 = 0;
 const STARTING: u32 = 1;
@@ -194,9 +194,11 @@ fn wake() {
     }
 }
 
-/// Whether there is a helper, which looks after what is kept from now on.
+/// Whether there is a helper, which looks after the huge blocks that are kept.
 pub fn watches() -> bool {
     forget_in_child();
+    // Pairs with that of the helper: it sees the blocks, or this sees that it sleeps or ended.
+    fence(SeqCst);
     wake();
     STATE.load(Relaxed) == RUNS
 }
@@ -382,6 +384,8 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     }
     // Not if it was told to end meanwhile; then it is joined by who said so.
     change(RUNS, DONE);
+    fence(SeqCst);
+    huge::kept::release(0);
     ptr::null_mut()
 }
 
@@ -401,7 +405,11 @@ fn sleep() {
     // What is free now the kernel does not take: memory that the program locked.
     let refused = purge::purgeable_bytes();
     // Who sees more first wakes nobody: so it is looked at again.
-    if !change(RUNS, SLEEPS) || (purge::is_worth_it_beyond(refused) && change(SLEEPS, RUNS)) {
+    let has_more = || {
+        fence(SeqCst);
+        purge::is_worth_it_beyond(refused) || huge::kept::bytes() > 0
+    };
+    if !change(RUNS, SLEEPS) || (has_more() && change(SLEEPS, RUNS)) {
         return;
     }
     while STATE.load(Acquire) == SLEEPS {

@@ -60,7 +60,7 @@ pub struct Stats {
     pub in_use_blocks: usize,
     /// Their bytes.
     pub in_use_bytes: usize,
-    /// Free blocks in thread caches, depots, and on their way home.
+    /// Free blocks in thread caches, depots, and on their way home, and huge ones that are kept.
     pub cached_blocks: usize,
     /// Their bytes.
     pub cached_bytes: usize,

@@ -142,6 +142,31 @@ fn alignments_are_kept_to() {
     }
 }
 
+fn protected_pages_can_be_used_again() {
+    let block = keep(HUGE);
+    let again = allocate_kept(block);
+    // SAFETY: whole pages inside the block, which is this function's. (It is as large as a mapping of its own.)
+    let protected = unsafe { libc::mprotect(again.add(4 * MIB).cast(), MIB, libc::PROT_NONE) };
+    assert_eq!(protected, 0);
+    free(again, HUGE);
+    assert_eq!(kept(), HUGE);
+    let again = allocate_kept(block);
+    // SAFETY: inside the block, which is this function's.
+    unsafe { again.write_bytes(1, HUGE) };
+    free(again, HUGE);
+}
+
+fn who_sets_the_threshold_gets_mappings() {
+    let threshold = Arenite::new().mmap_threshold(MIB);
+    // SAFETY: the layout is not empty; the blocks are this function's.
+    unsafe {
+        for _ in 0..4 {
+            threshold.dealloc(threshold.alloc(layout(HUGE)), layout(HUGE));
+        }
+    }
+    assert_eq!(kept(), 0);
+}
+
 fn a_trim_gives_it_back() {
     keep(HUGE);
     let mapped = stats::collect().mmap_bytes;
@@ -290,6 +315,8 @@ fn main() {
     in_a_process("its end moves", its_end_moves_for_another_size);
     in_a_process("a zeroed one is zero", a_zeroed_one_is_zero);
     in_a_process("alignments are kept to", alignments_are_kept_to);
+    in_a_process("protected pages", protected_pages_can_be_used_again);
+    in_a_process("a threshold that is set", who_sets_the_threshold_gets_mappings);
     in_a_process("a trim gives it back", a_trim_gives_it_back);
     in_a_process("another huge block", another_huge_block_does_not_raise_the_peak);
     in_a_process("free memory of heaps", free_memory_of_heaps_does_not_raise_the_peak);

@@ -1,4 +1,4 @@
-//! Huge blocks that were freed, and are kept for the next request of as many bytes.
+//! Huge blocks that were freed, and are kept for the next request.
 //!
 //! To the kernel, a block that a program maps, fills and unmaps by turns is new each time: it clears all its
 //! pages, at about the speed at which the program fills them. Blocks of up to
@@ -6,7 +6,8 @@
 //! long, once one was asked for within the decay time after another one was freed. The next request gets the one whose
 //! size is nearest, and the kernel moves its end (mremap(2)).
 //!
-//! Keeping them does not raise the peak: what would have the process hold more than before has them unmapped
+//! Who sets one of the thresholds by which glibc decides what is mapped (mallopt(3)) wants to know what happens: then none
+//! is kept. Keeping them does not raise the peak: what would have the process hold more than before has them unmapped
 //! first (`purge/peak.rs`, [`make_room_beside`]). Nor do they serve requests for zeroed blocks: those get fresh pages,
 //! which the kernel clears only where they are touched.
 
@@ -23,7 +24,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 struct Place {
     /// The block, as a chain of one.
     slot: DepotSlot,
-    /// Its size in bytes.
+    /// Its size in bytes. (Of two threads that find the place empty, the one that is too late may leave its own.)
     bytes: AtomicUsize,
     /// When it came, in [`os::coarse_milliseconds`].
     since: AtomicU64,
@@ -37,9 +38,6 @@ static FREED: AtomicU64 = AtomicU64::new(0);
 
 /// Another one was asked for soon after.
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
-
-/// Bytes of all blocks that are kept.
-static KEPT: AtomicUsize = AtomicUsize::new(0);
 
 /// What else the process held when the first of them came.
 static BESIDE: AtomicUsize = AtomicUsize::new(0);
@@ -61,7 +59,6 @@ impl Place {
         let block = self.slot.take()?.head.cast::<u8>();
         // SAFETY: whoever put the block there left its size in its descriptor; it is the caller's now.
         let bytes = unsafe { (*page_map::desc(block.addr())).pages as usize * PAGE };
-        KEPT.fetch_sub(bytes, Relaxed);
         Some((block, bytes))
     }
 
@@ -75,14 +72,19 @@ impl Place {
     }
 }
 
-/// Bytes of blocks that are kept.
+/// Places with a block.
+fn filled() -> impl Iterator<Item = &'static Place> {
+    PLACES.iter().filter(|place| !place.is_empty())
+}
+
+/// Bytes of blocks that are kept, about.
 pub fn bytes() -> usize {
-    KEPT.load(Relaxed)
+    filled().map(|place| place.bytes.load(Relaxed)).sum()
 }
 
 /// How many blocks are kept.
 pub fn blocks() -> usize {
-    PLACES.iter().filter(|place| !place.is_empty()).count()
+    filled().count()
 }
 
 /// Whether blocks are kept that are freed.
@@ -92,8 +94,7 @@ pub fn is_wanted() -> bool {
 
 /// The block whose size is nearest to `bytes`, and its size. It is not in the page map; its contents are undefined.
 pub fn take(bytes: usize) -> Option<(*mut u8, usize)> {
-    let kept = PLACES.iter().filter(|place| !place.is_empty());
-    let nearest = kept.min_by_key(|place| place.bytes.load(Relaxed).abs_diff(bytes));
+    let nearest = filled().min_by_key(|place| place.bytes.load(Relaxed).abs_diff(bytes));
     let taken = nearest.and_then(Place::take);
     let freed = FREED.load(Relaxed);
     if taken.is_none() && freed != 0 && since(freed) <= decay_milliseconds() {
@@ -112,20 +113,22 @@ fn decay_milliseconds() -> u64 {
 }
 
 /// Keeps a block that is not in the page map any more, if it is wanted and `may_keep` lets so many bytes be kept; whether
-/// it did. If they may not even be without the block, all of them go.
+/// it did.
 ///
 /// # Safety
 /// The block is the caller's, and has that many bytes.
-pub(super) unsafe fn keep(block: *mut u8, bytes: usize, may_keep: impl Fn(usize) -> bool) -> bool {
-    if bytes <= config::MMAP_THRESHOLD_MAX || decay_milliseconds() == 0 {
+pub(super) unsafe fn keep(
+    block: *mut u8,
+    bytes: usize,
+    may_keep: impl FnOnce(usize) -> bool,
+) -> bool {
+    let is_large = bytes > config::MMAP_THRESHOLD_MAX;
+    if !is_large || decay_milliseconds() == 0 || !config::DYNAMIC_THRESHOLDS.load(Relaxed) {
         return false;
     }
     let now = os::coarse_milliseconds();
     FREED.store(now, Relaxed);
     if !is_wanted() || !may_keep(bytes + self::bytes()) {
-        if self::bytes() > 0 && !may_keep(self::bytes()) {
-            release(0);
-        }
         return false;
     }
     let Some(place) = PLACES.iter().find(|place| place.is_empty()) else { return false };
@@ -133,17 +136,12 @@ pub(super) unsafe fn keep(block: *mut u8, bytes: usize, may_keep: impl Fn(usize)
     place.since.store(now, Relaxed);
     // SAFETY: the caller's contract; the block's region is covered for ever.
     unsafe { (*page_map::desc(block.addr())).pages = (bytes / PAGE) as u32 };
-    KEPT.fetch_add(bytes, Relaxed);
     let mut chain = Chain::EMPTY;
     // SAFETY: as above.
-    let is_kept = unsafe {
+    unsafe {
         chain.push(block.cast());
         place.slot.put(chain).is_ok()
-    };
-    if !is_kept {
-        KEPT.fetch_sub(bytes, Relaxed);
     }
-    is_kept
 }
 
 /// Gives all blocks back to the kernel that were kept for `age` milliseconds; the bytes.
@@ -152,8 +150,7 @@ pub fn release(age: u64) -> usize {
     if age > 0 && is_old(&FREED) {
         IS_WANTED.store(false, Relaxed);
     }
-    let old = PLACES.iter().filter(|place| !place.is_empty() && is_old(&place.since));
-    old.map(Place::empty).sum()
+    filled().filter(|place| is_old(&place.since)).map(Place::empty).sum()
 }
 
 /// Gives all of them back when what the process holds beside huge blocks, `beside` bytes, grew since they were kept.

@@ -156,15 +156,21 @@ pub(super) unsafe fn free_large(block: *mut Block, owner: Owner) {
 /// The page map says that a huge block starts in the granule, which is the caller's to give.
 pub(super) unsafe fn free_huge(address: usize) -> bool {
     let may_keep = |bytes| {
-        let unwatched = huge::BYTES.get().max(MAX_UNWATCHED);
-        let may_keep = bytes <= unwatched || purger::watches();
+        // A helper that sleeps is to be woken, however few they are.
+        let may_keep = purger::watches() || bytes <= huge::BYTES.get().max(MAX_UNWATCHED);
         if may_keep {
             huge::kept::note_beside(purge::bytes_in_arenas());
         }
         may_keep
     };
     // SAFETY: the caller's contract.
-    unsafe { huge::free(address, may_keep) }
+    let was_one = unsafe { huge::free(address, may_keep) };
+    // Fewer are in use now, or the helper ended meanwhile.
+    let kept = huge::kept::bytes();
+    if kept > 0 && !may_keep(kept) {
+        huge::kept::release(0);
+    }
+    was_one
 }
 
 /// # Safety
