@@ -12,13 +12,16 @@ pub const MIN_ALIGN: usize = 16;
 
 /// The classes of a doubling that begins at 128 bytes, in sixteenths of that, …
 const FROM_128: [usize; 5] = [18, 20, 24, 28, 32];
-/// … at 256 bytes to 4 KiB, …
+/// … at 256 bytes to 2 KiB, …
 const FROM_256: [usize; 8] = [17, 18, 20, 22, 24, 26, 28, 32];
+/// … at 4 KiB, in units of 16 bytes, where one is sqlite's page of 4 KiB with its header, …
+const FROM_4K: [usize; 8] = [272, 273, 288, 320, 352, 384, 448, 512];
 /// … and at 8 and 16 KiB.
 const FROM_8K: [usize; 5] = [17, 20, 24, 28, 32];
 
 /// Number of class ids, id 0 (none) included.
-pub const CLASSES: usize = 1 + 8 + FROM_128.len() + 5 * FROM_256.len() + 2 * FROM_8K.len();
+pub const CLASSES: usize =
+    1 + 8 + FROM_128.len() + 4 * FROM_256.len() + FROM_4K.len() + 2 * FROM_8K.len();
 
 /// Block sizes in bytes. Class 0 has no blocks; its size only keeps divisions defined.
 const SIZES: PerClass<u32> = {
@@ -30,14 +33,15 @@ const SIZES: PerClass<u32> = {
     }
     let mut begin = 128;
     while begin < MAX_SMALL {
-        let sixteenths: &[usize] = match begin {
-            128 => &FROM_128,
-            256..8192 => &FROM_256,
-            _ => &FROM_8K,
+        let (unit, steps): (usize, &[usize]) = match begin {
+            128 => (begin / 16, &FROM_128),
+            256..4096 => (begin / 16, &FROM_256),
+            4096 => (16, &FROM_4K),
+            _ => (begin / 16, &FROM_8K),
         };
         let mut step = 0;
-        while step < sixteenths.len() {
-            sizes[class] = (begin / 16 * sixteenths[step]) as u32;
+        while step < steps.len() {
+            sizes[class] = (unit * steps[step]) as u32;
             (class, step) = (class + 1, step + 1);
         }
         begin *= 2;

@@ -7,6 +7,8 @@ use arenite::{Arenite, SIMULATED_PAGE, stats};
 use process::in_a_process;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Duration;
 
 /// Not this program's global allocator: the system's moves the break as well.
 static ARENITE: Arenite = Arenite::new();
@@ -94,6 +96,8 @@ fn grows_and_shrinks() {
             let grown = heap_bytes();
             assert!(grown >= blocks.len() * LARGE, "{grown} bytes");
             blocks.into_iter().for_each(free);
+            // So that it is not one too many of some milliseconds.
+            thread::sleep(Duration::from_millis(20));
             let trimmed = ARENITE.trim();
             assert!(trimmed > 0);
             assert!(brk_bytes() == 0 || heap_bytes() < grown, "nothing went back");

@@ -2,10 +2,11 @@
 
 use arenite::{Arenite, stats};
 use std::alloc::{GlobalAlloc, Layout};
-use std::sync::Mutex;
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -45,11 +46,11 @@ fn pending() -> usize {
     stats::collect().remote_pending_bytes
 }
 
-/// Trims until nothing is on its way home: the other thread may still be about to sleep.
-fn trim_until_all_is_home() {
+/// Trims until nothing is left of what `left` counts: the other thread may still be about to sleep, or to end.
+fn trim_until_none(left: impl Fn() -> usize) {
     let begun = Instant::now();
-    while pending() > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes stay", pending());
+    while left() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} are left", left());
         ARENITE.trim();
         sleep(Duration::from_millis(1));
     }
@@ -64,9 +65,25 @@ fn in_use() -> usize {
 /// The figures are the process's, and each test's own.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Runs a test in a thread of its own, which has ended, and left its arena, before another test begins.
+fn alone(test: fn()) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(panic) = thread::spawn(test).join() {
+        resume_unwind(panic);
+    }
+}
+
 #[test]
 fn no_block_is_lost_while_others_trim() {
-    let _alone = ALONE.lock();
+    alone(others_trim);
+}
+
+#[test]
+fn what_a_thread_that_sleeps_has_not_sent_goes_home() {
+    alone(a_thread_sleeps);
+}
+
+fn others_trim() {
     let before = in_use();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -89,13 +106,10 @@ fn no_block_is_lost_while_others_trim() {
         drop(blocks_to);
         stop.store(true, Relaxed);
     });
-    ARENITE.trim();
-    assert_eq!(in_use(), before);
+    trim_until_none(|| in_use().abs_diff(before));
 }
 
-#[test]
-fn what_a_thread_that_sleeps_has_not_sent_goes_home() {
-    let _alone = ALONE.lock();
+fn a_thread_sleeps() {
     let (blocks_to, blocks) = channel::<Vec<Block>>();
     let (done_to, done) = channel();
     let frees = thread::spawn(move || {
@@ -112,7 +126,7 @@ fn what_a_thread_that_sleeps_has_not_sent_goes_home() {
         if round == 0 {
             assert!(pending() >= BLOCKS * LAYOUT.size(), "{} bytes are on their way", pending());
         }
-        trim_until_all_is_home();
+        trim_until_none(pending);
     }
     drop(blocks_to);
     frees.join().expect("the thread ends");
