@@ -201,14 +201,31 @@ fn resident() -> usize {
         .map_or(0, |pages: usize| pages * 4096)
 }
 
+/// As [`allocate`], and writes to all of it.
+fn fill(size: usize) -> *mut u8 {
+    let block = allocate(size);
+    // SAFETY: the block has so many bytes.
+    unsafe { block.write_bytes(1, size) };
+    block
+}
+
+fn a_mapping_that_a_heap_could_hold_leaves_free_memory_where_it_is() {
+    const LARGE: usize = 8 * MIB;
+    let mapped = allocate(LARGE + MIB);
+    free(fill(LARGE), LARGE);
+    let blocks = [(); 4].map(|()| fill(LARGE));
+    let above = allocate(100_000);
+    blocks.into_iter().for_each(|block| free(block, LARGE));
+    let before = resident();
+    // SAFETY: allocated with this layout.
+    let mapped = unsafe { ARENITE.realloc(mapped, layout(LARGE + MIB), LARGE + 2 * MIB) };
+    assert!(resident() + 4 * MIB > before, "{} MiB, before {}", resident() / MIB, before / MIB);
+    free(mapped, LARGE + 2 * MIB);
+    free(above, 100_000);
+}
+
 fn free_memory_of_heaps_does_not_raise_the_peak() {
     const LARGE: usize = 8 * MIB;
-    let fill = |size: usize| {
-        let block = allocate(size);
-        // SAFETY: the block has so many bytes.
-        unsafe { block.write_bytes(1, size) };
-        block
-    };
     // The first one is mapped; once it was freed, others like it come from a heap.
     free(fill(LARGE), LARGE);
     let blocks = [(); 8].map(|()| fill(LARGE));
@@ -320,6 +337,10 @@ fn main() {
     in_a_process("a trim gives it back", a_trim_gives_it_back);
     in_a_process("another huge block", another_huge_block_does_not_raise_the_peak);
     in_a_process("free memory of heaps", free_memory_of_heaps_does_not_raise_the_peak);
+    in_a_process(
+        "a smaller mapping",
+        a_mapping_that_a_heap_could_hold_leaves_free_memory_where_it_is,
+    );
     in_a_process("small blocks", small_blocks_do_not_raise_the_peak);
     in_a_process("one thread", one_thread_keeps_no_more_than_it_uses);
     in_a_process("the decay time", it_goes_after_the_decay_time);

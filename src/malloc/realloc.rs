@@ -4,6 +4,7 @@ use super::large::resize_large;
 use super::{class_in_window, free, malloc_aligned, usable_size_by_page_map};
 use crate::arena::pages::is_huge;
 use crate::check::Misuse;
+use crate::config::MMAP_THRESHOLD_MAX;
 use crate::huge;
 use crate::os::PAGE;
 use crate::page_map::{self, KIND_LARGE};
@@ -66,7 +67,7 @@ unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mu
                 return block;
             }
         } else if is_huge(bytes) {
-            if bytes > old {
+            if bytes > old.max(MMAP_THRESHOLD_MAX) {
                 purge::peak::make_room(bytes - old);
             }
             let moved = huge::resize(block.addr(), bytes, align <= PAGE);
