@@ -46,10 +46,12 @@ pub unsafe fn reuse((block, has): (*mut u8, usize), bytes: usize, align: usize) 
         };
         let may_move = shape.align <= os::page_size();
         // With the mapping the kernel would have forgotten which of its pages the program protected.
-        let resized = match has {
-            has if !os::unprotect(block, has) => ptr::null_mut(),
-            has if has == shape.size => block,
-            has => os::remap(block, has, shape.size, may_move),
+        let resized = if !os::unprotect(block, has) {
+            ptr::null_mut()
+        } else if has == shape.size {
+            block
+        } else {
+            os::remap(block, has, shape.size, may_move)
         };
         if resized.is_null() {
             unmap(block, has);

@@ -1,26 +1,16 @@
 //! Full magazines beyond the depot's slots: what a burst frees is kept for the next one, unless
 //! something else needs it.
 
+mod alone;
+
+use alone::alone;
 use arenite::{Arenite, stats};
 use std::alloc::{GlobalAlloc, Layout};
-use std::panic::resume_unwind;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 static ARENITE: Arenite = Arenite::new().arenas(1);
-
-/// The figures are the process's, and each test's own.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Runs a test in a thread of its own, which has ended, with its cache, before another test begins.
-fn alone(test: fn()) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(panic) = thread::spawn(test).join() {
-        resume_unwind(panic);
-    }
-}
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("a valid layout")

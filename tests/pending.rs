@@ -1,12 +1,13 @@
 //! Blocks of another arena that a thread freed, and has not sent home yet, go home while it sleeps.
 
+mod alone;
+
+use alone::alone;
 use arenite::{Arenite, stats};
 use std::alloc::{GlobalAlloc, Layout};
-use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -60,17 +61,6 @@ fn trim_until_none(left: impl Fn() -> usize) {
 fn in_use() -> usize {
     let classes = stats::collect().classes;
     classes.iter().find(|class| class.size == LAYOUT.size()).expect("a class").in_use
-}
-
-/// The figures are the process's, and each test's own.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Runs a test in a thread of its own, which has ended, and left its arena, before another test begins.
-fn alone(test: fn()) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(panic) = thread::spawn(test).join() {
-        resume_unwind(panic);
-    }
 }
 
 #[test]
