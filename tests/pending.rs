@@ -78,12 +78,12 @@ fn others_trim() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let (blocks_to, blocks) = sync_channel::<Vec<Block>>(2);
-        scope.spawn(|| {
+        let trims = scope.spawn(|| {
             while !stop.load(Relaxed) {
                 ARENITE.trim();
             }
         });
-        scope.spawn(move || {
+        let frees = scope.spawn(move || {
             Block::new(1).free(1);
             for (round, blocks) in blocks.iter().enumerate() {
                 blocks.into_iter().for_each(|block| block.free(round as u64));
@@ -95,6 +95,9 @@ fn others_trim() {
         }
         drop(blocks_to);
         stop.store(true, Relaxed);
+        // A scope alone does not wait until they have left their arenas.
+        trims.join().expect("it ends");
+        frees.join().expect("it ends");
     });
     trim_until_none(|| in_use().abs_diff(before));
 }
@@ -110,14 +113,15 @@ fn a_thread_sleeps() {
             done_to.send(()).expect("the other thread waits");
         }
     });
+    let mut most_pending = 0;
     for round in 0..20 {
         blocks_to.send((0..BLOCKS).map(|_| Block::new(round)).collect()).expect("it waits");
         done.recv().expect("it goes on");
-        if round == 0 {
-            assert!(pending() >= BLOCKS * LAYOUT.size(), "{} bytes are on their way", pending());
-        }
+        most_pending = most_pending.max(pending());
         trim_until_none(pending);
     }
+    // The helper may have been faster at times.
+    assert!(most_pending >= BLOCKS * LAYOUT.size(), "{most_pending} bytes were on their way");
     drop(blocks_to);
     frees.join().expect("the thread ends");
 }
