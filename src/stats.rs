@@ -2,7 +2,7 @@
 //! the report. All are derived on demand from what the layers keep anyway; nothing is counted
 //! on the fast paths.
 
-use crate::arena::pages::top_bytes;
+use crate::arena::top::top_bytes;
 use crate::arena::{ARENAS, Inner};
 use crate::check::Text;
 use crate::config;

@@ -15,6 +15,7 @@ pub mod slab;
 mod slab_lists;
 mod slab_pages;
 mod sparse;
+pub mod top;
 
 pub use all::{ARENAS, Waits};
 pub use decay::{IdleEpochs, STEPS};

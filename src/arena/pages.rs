@@ -1,11 +1,11 @@
 //! Runs of pages: where slabs and large blocks come from and go back to.
 
 use super::chunk::{self, Chunk};
+use super::top::top_bytes;
 use super::{ARENAS, Arena, Guard, Inner};
 use crate::check::invariant;
 use crate::config;
-use crate::heap::reach::REACH;
-use crate::heap::{self, Heap, Source, brk, mmap};
+use crate::heap;
 use crate::huge;
 use crate::limit;
 use crate::os::PAGE;
@@ -13,13 +13,7 @@ use crate::page_map::{
     self, CHUNK_FIRST, CHUNK_RETURNED, CHUNK_WAS_FREED, CHUNK_ZERO, KIND_LARGE, Owner, PageDesc,
     PageState,
 };
-use crate::size_class::GRANULE;
-use crate::window::{self, NO_WINDOW};
 use core::sync::atomic::Ordering::Relaxed;
-
-/// Most free bytes that a top keeps because the program needed them again after a trim; half of what is in use,
-/// if that is more.
-const MAX_TRIM_SLACK: usize = 64 * 1024 * 1024;
 
 /// Bytes of dirty chunks from which an arena lends of them to others that would touch fresh memory.
 const BORROW_FROM: usize = 256 * 1024;
@@ -170,24 +164,6 @@ impl Inner {
         }
     }
 
-    pub(super) unsafe fn take_from_top(&mut self, pages: usize, align: usize) -> Option<Run> {
-        let first = self.heap.source == Source::Mmap && self.heap.top == self.heap.base;
-        let touched = self.heap.zero_from;
-        let (gap, start, zero) = self.heap.take(pages * PAGE, align)?;
-        if self.heap.zero_from > touched {
-            self.note_growth();
-        }
-        let first = if first { CHUNK_FIRST } else { 0 };
-        let zero = if zero { CHUNK_ZERO } else { 0 };
-        if gap < start {
-            // SAFETY: the gap was top chunk until now; below it no chunk is free, since that
-            // would be part of the top.
-            unsafe { self.bins.insert(gap, (start - gap) / PAGE, self.bins.epoch, first) };
-        }
-        let flags = if gap < start { zero } else { first | zero };
-        Some(Run { start, pages, flags, home: self.id })
-    }
-
     /// Takes a run of another arena's free chunks; if `only_dirty`, of those that hold memory, where that is
     /// not little.
     unsafe fn borrow_run(&mut self, pages: usize, align: usize, only_dirty: bool) -> Option<Run> {
@@ -213,160 +189,10 @@ impl Inner {
         others.filter(move |other| other.dirty_bytes() >= least).filter_map(Arena::try_lock)
     }
 
-    /// Makes the top chunk hold `bytes` more, in this heap or a new one.
-    #[cold]
-    unsafe fn grow(&mut self, bytes: usize) -> bool {
-        self.note_growth();
-        if self.id == 0 {
-            let end = self.heap.end;
-            match brk::grow(&mut self.heap, bytes) {
-                brk::Grown::Longer => {
-                    // The program may have lowered the break in between.
-                    self.heap_bytes -= end.saturating_sub(self.heap.end);
-                    self.add_heap_bytes(self.heap.end.saturating_sub(end));
-                    return true;
-                }
-                brk::Grown::Elsewhere(heap) => {
-                    self.add_heap_bytes(heap.end - heap.base);
-                    self.place_window(heap.base & !(GRANULE - 1));
-                    // SAFETY: the lock is held.
-                    unsafe { self.replace_heap(heap) };
-                    return true;
-                }
-                brk::Grown::No => {}
-            }
-        }
-        let Some(heap) = mmap::new_heap(bytes, self.id) else {
-            return false;
-        };
-        self.add_heap_bytes(heap.end + PAGE - heap.base);
-        self.place_window(REACH.base_for(heap.base));
-        // SAFETY: the lock is held.
-        unsafe { self.replace_heap(heap) };
-        true
-    }
-
-    /// Makes the arena's window begin at an address, if it is its first heap's.
-    fn place_window(&self, base: usize) {
-        let window = window::of(self.id);
-        if window.base() == NO_WINDOW {
-            REACH.begin_at(base);
-            window.place(base);
-        }
-    }
-
-    fn add_heap_bytes(&mut self, bytes: usize) {
-        self.heap_bytes += bytes;
-        self.peak_heap_bytes = self.peak_heap_bytes.max(self.heap_bytes);
-    }
-
-    /// Takes note that the top takes memory from the kernel.
-    fn note_growth(&mut self) {
-        let in_use = self.bytes_in_use();
-        if core::mem::replace(&mut self.was_trimmed, false) {
-            let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
-            self.trim_slack = kept.saturating_mul(2).min(self.most_trim_slack());
-        }
-        self.heap.ask_for_huge_pages(in_use);
-    }
-
-    /// The most that the trim slack may be now.
-    fn most_trim_slack(&self) -> usize {
-        MAX_TRIM_SLACK.max(self.bytes_in_use() / 2)
-    }
-
     /// Bytes of slabs and large blocks.
     pub fn bytes_in_use(&self) -> usize {
         let free = self.bins.pages() * PAGE + top_bytes(&self.heap);
         self.heap_bytes.saturating_sub(free)
-    }
-
-    /// Gives the top back to the kernel if it holds more than the arena keeps.
-    unsafe fn trim_top(&mut self) {
-        let mut threshold = config::TRIM_THRESHOLD.load(Relaxed);
-        if config::DYNAMIC_THRESHOLDS.load(Relaxed) {
-            // A program that has become smaller breathes less.
-            threshold = threshold.max(self.trim_slack.min(self.most_trim_slack()));
-        }
-        let pad = config::TOP_PAD.load(Relaxed);
-        if self.heap.spare_bytes() < threshold.saturating_add(pad) {
-            return;
-        }
-        // SAFETY: the lock is held.
-        let mut freed = unsafe { self.leave_empty_heap() };
-        if freed == 0 {
-            let bytes = self.heap.trim(threshold, pad);
-            freed = self.trimmed(bytes);
-        }
-        self.was_trimmed |= freed > 0;
-    }
-
-    /// Takes note of the bytes that a trim of the top gave back; returns them.
-    fn trimmed(&mut self, bytes: usize) -> usize {
-        if self.heap.source == Source::Brk {
-            self.heap_bytes -= bytes;
-        }
-        bytes
-    }
-
-    /// Goes on in a new heap; what is left of the old top becomes a free chunk.
-    unsafe fn replace_heap(&mut self, new: Heap) {
-        let old = core::mem::replace(&mut self.heap, new);
-        if old.source == Source::Brk {
-            self.left_brk = Heap { ..old };
-        }
-        if old.source == Source::None || old.top == old.end {
-            return;
-        }
-        let first = if old.source == Source::Mmap && old.top == old.base { CHUNK_FIRST } else { 0 };
-        let zero = if old.top >= old.zero_from { CHUNK_ZERO } else { 0 };
-        // SAFETY: the rest of the top is in no chunk; below it no chunk is free.
-        unsafe {
-            let pages = (old.end - old.top) / PAGE;
-            self.bins.insert(old.top, pages, self.bins.epoch, first | zero);
-        }
-    }
-
-    /// Unmaps the newest heap if it is a mapped one of which nothing is in use. The main arena
-    /// goes back to the break. Returns the bytes given back.
-    unsafe fn leave_empty_heap(&mut self) -> usize {
-        let Heap { source, base, top, end, .. } = self.heap;
-        // SAFETY: the lock is held; the heap's only chunk is its top. A free chunk that ends at
-        // the break's heap's end is one of these bins.
-        unsafe {
-            if source != Source::Mmap
-                || top != base
-                || !self.release_heap(base, (end - base) / PAGE)
-            {
-                return 0;
-            }
-            self.heap = core::mem::replace(&mut self.left_brk, Heap::NONE);
-            if self.heap.source == Source::Brk {
-                self.heap.top = self.heap.end;
-                self.heap.zero_from = self.heap.end;
-                if let Some(start) = chunk::free_ending_at(self.heap.end) {
-                    let Chunk { flags, .. } = self.bins.remove(start);
-                    self.heap.top = start;
-                    if flags & CHUNK_ZERO != 0 {
-                        self.heap.zero_from = start;
-                    }
-                }
-            }
-        }
-        end - base + PAGE
-    }
-
-    /// Unmaps a heap of `pages` pages and the one that ends it; whether the kernel did so.
-    ///
-    /// # Safety
-    /// As for [`mmap::release`].
-    pub(super) unsafe fn release_heap(&mut self, base: usize, pages: usize) -> bool {
-        // SAFETY: the caller's contract.
-        let is_gone = unsafe { mmap::release(base, pages, self.id) };
-        if is_gone {
-            self.heap_bytes -= (pages + 1) * PAGE;
-        }
-        is_gone
     }
 
     /// Gives a run back: coalesces it with free neighbours, into the top chunk where it touches
@@ -453,34 +279,6 @@ impl Inner {
             self.large_bytes += more * PAGE;
             true
         }
-    }
-
-    /// Takes `pages` off the top for the block that ends there, moving the break if need be.
-    unsafe fn extend_top(&mut self, pages: usize) -> bool {
-        let end = self.heap.top;
-        let bytes = pages * PAGE;
-        let lacks = self.heap.end - end < bytes;
-        // SAFETY: the lock is held. A heap that goes on elsewhere leaves the block where it is.
-        if lacks && (self.heap.source != Source::Brk || !unsafe { self.grow(bytes) }) {
-            return false;
-        }
-        // SAFETY: the lock is held. What begins at the top leaves no gap below.
-        self.heap.top == end && unsafe { self.take_from_top(pages, PAGE) }.is_some()
-    }
-
-    /// Gives the top back down to `pad` bytes, and an empty newest heap whole. Returns the bytes
-    /// given back.
-    ///
-    /// # Safety
-    /// The arena's lock is held.
-    pub unsafe fn trim_top_to(&mut self, pad: usize) -> usize {
-        // SAFETY: the lock is held.
-        let left = unsafe {
-            self.absorb_clean();
-            self.leave_empty_heap()
-        };
-        let freed = self.heap.trim(1, pad);
-        left + self.trimmed(freed)
     }
 
     /// A large block, at a multiple of `align` bytes: a run of pages that were touched before, of this arena or of
@@ -586,11 +384,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// Free bytes that a top chunk may keep, for reports.
-pub fn top_bytes(heap: &Heap) -> usize {
-    heap.end - heap.top
 }
 
 /// Whether a request of `bytes` is one for a mapping of its own.
