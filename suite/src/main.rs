@@ -35,6 +35,10 @@ enum Command {
         /// Keep the results that are there
         #[arg(long)]
         resume: bool,
+        /// Add as many runs to those of a program on which Arenite and its control differ by more than so
+        /// many per cent of their least CPU time; with --resume to the results that are there
+        #[arg(long, value_name = "PERCENT")]
+        settle: Option<f64>,
     },
     /// Count the instructions of whole programs under valgrind, and write INSTRUCTIONS.md
     Instructions {
@@ -91,10 +95,10 @@ impl Places {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Run { places, runs, only, resume } => {
+        Command::Run { places, runs, only, resume, settle } => {
             let places = places.absolute()?;
             let programs = programs::all(&places)?;
-            measure::run(&places, &programs, &measure::Extent { runs, only, resume })?;
+            measure::run(&places, &programs, &measure::Extent { runs, only, resume, settle })?;
             report::write(&places, &programs)
         }
         Command::Instructions { places } => instructions::write(&places.absolute()?),

@@ -1,7 +1,7 @@
 //! Runs `arenite compare` on the programs.
 
 use crate::Places;
-use crate::comparison::NO_PURGE;
+use crate::comparison::{self, Comparison, NO_PURGE};
 use crate::machine::peers;
 use crate::programs::{Kind, Program};
 use anyhow::{Context, Result, ensure};
@@ -21,6 +21,8 @@ pub struct Extent {
     /// Beginnings of programs' names; all programs if there are none.
     pub only: Vec<String>,
     pub resume: bool,
+    /// Per cent by which Arenite and its control may differ before as many runs are added.
+    pub settle: Option<f64>,
 }
 
 /// Writes the results of each program into a file of its name.
@@ -43,11 +45,24 @@ pub fn run(places: &Places, programs: &[Program], extent: &Extent) -> Result<()>
         if !(extent.resume && file.exists()) {
             compare(places, program, extent.runs, &file).with_context(|| program.name.clone())?;
         }
+        if extent.settle.is_some_and(|percent| is_noisy(&file, percent)) {
+            let more = file.with_extension("json.more");
+            compare(places, program, extent.runs, &more).with_context(|| program.name.clone())?;
+            comparison::add_runs(&file, &more)?;
+            fs::remove_file(more)?;
+        }
         progress.println(format!("{} done", program.name));
         progress.inc(1);
     }
     progress.finish_and_clear();
     Ok(())
+}
+
+/// Whether Arenite and its control differ by more than so many per cent of their least CPU time. It is this that
+/// decides, and no peer's figure: else one would measure until one likes the result.
+fn is_noisy(file: &Path, percent: f64) -> bool {
+    let noise = Comparison::read(file).ok().and_then(|comparison| comparison.noise());
+    noise.is_some_and(|noise| 100.0 * noise > percent)
 }
 
 fn compare(places: &Places, program: &Program, runs: u32, file: &Path) -> Result<()> {
