@@ -103,10 +103,12 @@ fn others_trim() {
 }
 
 fn a_thread_sleeps() {
+    // This thread joins its arena before the other one, which else may choose the same at the same time.
+    Block::new(0).free(0);
     let (blocks_to, blocks) = channel::<Vec<Block>>();
     let (done_to, done) = channel();
     let frees = thread::spawn(move || {
-        // An arena of its own.
+        // An arena of its own, where there is a CPU for it.
         Block::new(1).free(1);
         for (round, blocks) in blocks.iter().enumerate() {
             blocks.into_iter().for_each(|block| block.free(round as u64));
@@ -121,7 +123,9 @@ fn a_thread_sleeps() {
         trim_until_none(pending);
     }
     // The helper may have been faster at times.
-    assert!(most_pending >= BLOCKS * LAYOUT.size(), "{most_pending} bytes were on their way");
+    let is_sent = most_pending >= BLOCKS * LAYOUT.size();
+    let has_two_arenas = thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
+    assert!(is_sent || !has_two_arenas, "{most_pending} bytes were on their way");
     drop(blocks_to);
     frees.join().expect("the thread ends");
 }
