@@ -138,12 +138,13 @@ impl Comparison {
 /// them failed. The summary, which was of the former alone, is left out.
 pub fn add_runs(to: &Path, from: &Path) -> Result<()> {
     let read = |path: &Path| -> Result<Value> {
-        Comparison::read(path)?;
-        Ok(serde_json::from_slice(&fs::read(path)?)?)
+        let text = fs::read_to_string(path)?;
+        Comparison::parse(&text)?;
+        Ok(serde_json::from_str(&text)?)
     };
-    let mut all = read(to)?;
-    join(&mut all, read(from)?).with_context(|| from.display().to_string())?;
-    let whole = to.with_extension("json.all");
+    let mut all = read(to).with_context(|| to.display().to_string())?;
+    read(from).and_then(|more| join(&mut all, more)).with_context(|| from.display().to_string())?;
+    let whole = to.with_extension("json.new");
     fs::write(&whole, all.to_string())?;
     fs::rename(whole, to)?;
     Ok(())

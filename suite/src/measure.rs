@@ -45,8 +45,10 @@ pub fn run(places: &Places, programs: &[Program], extent: &Extent) -> Result<()>
         if !(extent.resume && file.exists()) {
             compare(places, program, extent.runs, &file).with_context(|| program.name.clone())?;
         }
-        if extent.settle.is_some_and(|percent| is_noisy(&file, percent)) {
-            let more = file.with_extension("json.more");
+        if let Some(percent) = extent.settle
+            && is_noisy(&file, percent)?
+        {
+            let more = file.with_extension("more.json");
             compare(places, program, extent.runs, &more).with_context(|| program.name.clone())?;
             comparison::add_runs(&file, &more)?;
             fs::remove_file(more)?;
@@ -60,9 +62,9 @@ pub fn run(places: &Places, programs: &[Program], extent: &Extent) -> Result<()>
 
 /// Whether Arenite and its control differ by more than so many per cent of their least CPU time. It is this that
 /// decides, and no peer's figure: else one would measure until one likes the result.
-fn is_noisy(file: &Path, percent: f64) -> bool {
-    let noise = Comparison::read(file).ok().and_then(|comparison| comparison.noise());
-    noise.is_some_and(|noise| 100.0 * noise > percent)
+fn is_noisy(file: &Path, percent: f64) -> Result<bool> {
+    let noise = Comparison::read(file)?.noise();
+    Ok(noise.is_some_and(|noise| 100.0 * noise > percent))
 }
 
 fn compare(places: &Places, program: &Program, runs: u32, file: &Path) -> Result<()> {
