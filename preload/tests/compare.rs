@@ -172,6 +172,23 @@ fn the_ratio_is_this_allocator_to_arenite() {
     }
 }
 
+/// A control with more to do than Arenite never agrees with it, and one that may differ by any amount always does.
+#[test]
+fn it_goes_on_until_the_control_agrees() {
+    for (percent, runs) in [("10", 4), ("1e9", 1)] {
+        let path = fresh("settle.json");
+        let mut command =
+            compare(&["--runs", "1", "--warmup", "0", "--control", "--settle", percent]);
+        command.args(["--env", "arenite-again:SLOW=1", "--json", text(&path)]);
+        let slow = "[ -z \"$SLOW\" ] || head -c 40000000 /dev/zero | tr '\\0' x >/dev/null";
+        script(command, slow).expect_success();
+        let found = json(&path);
+        assert_eq!(found["runs"], runs);
+        let expected = ["arenite", "arenite-again", "system"].map(|name| (name, runs));
+        check_samples(&found, &expected);
+    }
+}
+
 #[test]
 fn fewer_than_three_runs_have_no_interval() {
     let path = fresh("few.json");

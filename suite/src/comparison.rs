@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -125,52 +124,6 @@ impl Comparison {
             _ => median(values.collect()),
         }
     }
-
-    /// By which part the least CPU time of Arenite and of its control differ; none if one of them failed.
-    pub fn noise(&self) -> Option<f64> {
-        let arenite = self.figure(ARENITE, Measure::LeastCpu)?;
-        let control = self.figure(CONTROL, Measure::LeastCpu)?;
-        Some(arenite.max(control) / arenite.min(control) - 1.0)
-    }
-}
-
-/// Adds the runs of one file to those of another one, of the same program on the same allocators. Who failed in one of
-/// them failed. The summary, which was of the former alone, is left out.
-pub fn add_runs(to: &Path, from: &Path) -> Result<()> {
-    let read = |path: &Path| -> Result<Value> {
-        let text = fs::read_to_string(path)?;
-        Comparison::parse(&text)?;
-        Ok(serde_json::from_str(&text)?)
-    };
-    let mut all = read(to).with_context(|| to.display().to_string())?;
-    read(from).and_then(|more| join(&mut all, more)).with_context(|| from.display().to_string())?;
-    let whole = to.with_extension("json.new");
-    fs::write(&whole, all.to_string())?;
-    fs::rename(whole, to)?;
-    Ok(())
-}
-
-fn join(all: &mut Value, mut more: Value) -> Result<()> {
-    let runs = [&*all, &more].map(|one| one["runs"].as_u64().unwrap_or(0));
-    all["runs"] = Value::from(runs.iter().sum::<u64>());
-    let allocators = all["allocators"].as_array_mut().context("no allocators")?;
-    let others = more["allocators"].as_array_mut().context("no allocators")?;
-    ensure!(
-        allocators.iter().map(|one| &one["name"]).eq(others.iter().map(|one| &one["name"])),
-        "other allocators"
-    );
-    for (one, other) in allocators.iter_mut().zip(others) {
-        if one["failure"].is_null() {
-            one["failure"] = other["failure"].take();
-        }
-        if let (Some(samples), Some(more)) =
-            (one["samples"].as_array_mut(), other["samples"].as_array_mut())
-        {
-            samples.append(more);
-        }
-        one["summary"] = Value::Null;
-    }
-    Ok(())
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -192,43 +145,6 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(vec![]), None);
-    }
-
-    /// The runs of Arenite, its control and a peer: CPU times in s.
-    fn measured(runs: u64, times: [&[f64]; 3], failure: Option<&str>) -> Value {
-        let names = [ARENITE, CONTROL, "peer"];
-        let allocators = names.iter().zip(times).map(|(&name, times)| {
-            let sample = |&time: &f64| {
-                serde_json::json!({"wall_s": time, "user_s": time, "system_s": 0.0, "peak_rss_bytes": 1,
-                    "minor_faults": 1})
-            };
-            let failure = failure.filter(|_| name == "peer");
-            serde_json::json!({"name": name, "failure": failure, "summary": {"wall_s": {"ratio": null}},
-                "samples": times.iter().map(sample).collect::<Vec<_>>()})
-        });
-        serde_json::json!({"version": 1, "runs": runs, "allocators": allocators.collect::<Vec<_>>()})
-    }
-
-    #[test]
-    fn runs_are_added() {
-        let mut all = measured(2, [&[2.0, 3.0], &[4.0, 5.0], &[1.0, 2.0]], None);
-        join(&mut all, measured(1, [&[4.0], &[1.0], &[]], Some("it broke")))
-            .expect("the same allocators");
-        let all = Comparison::parse(&all.to_string()).expect("the same schema");
-        assert_eq!(all.runs, 3);
-        assert_eq!(all.figure(ARENITE, Measure::Wall), Some(3.0));
-        assert_eq!(all.figure(CONTROL, Measure::LeastCpu), Some(1.0));
-        assert_eq!(all.figure("peer", Measure::Wall), None);
-        assert_eq!(all.noise(), Some(1.0));
-        assert!(all.allocators.iter().all(|one| one.summary.is_none()));
-    }
-
-    #[test]
-    fn runs_of_other_allocators_are_not_added() {
-        let mut all = measured(1, [&[1.0]; 3], None);
-        let mut more = all.clone();
-        more["allocators"].as_array_mut().expect("three").pop();
-        assert!(join(&mut all, more).is_err());
     }
 
     #[test]

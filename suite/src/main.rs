@@ -35,8 +35,7 @@ enum Command {
         /// Keep the results that are there
         #[arg(long)]
         resume: bool,
-        /// Add as many runs to those of a program on which Arenite and its control differ by more than so
-        /// many per cent of their least CPU time; with --resume to the results that are there
+        /// As `arenite compare` has it: up to four times as many runs
         #[arg(long, value_name = "PERCENT")]
         settle: Option<f64>,
     },

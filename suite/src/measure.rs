@@ -1,7 +1,7 @@
 //! Runs `arenite compare` on the programs.
 
 use crate::Places;
-use crate::comparison::{self, Comparison, NO_PURGE};
+use crate::comparison::NO_PURGE;
 use crate::machine::peers;
 use crate::programs::{Kind, Program};
 use anyhow::{Context, Result, ensure};
@@ -21,7 +21,7 @@ pub struct Extent {
     /// Beginnings of programs' names; all programs if there are none.
     pub only: Vec<String>,
     pub resume: bool,
-    /// Per cent by which Arenite and its control may differ before as many runs are added.
+    /// As `arenite compare` has it.
     pub settle: Option<f64>,
 }
 
@@ -43,15 +43,7 @@ pub fn run(places: &Places, programs: &[Program], extent: &Extent) -> Result<()>
         let file = results.join(format!("{}.json", program.name));
         progress.set_message(program.name.clone());
         if !(extent.resume && file.exists()) {
-            compare(places, program, extent.runs, &file).with_context(|| program.name.clone())?;
-        }
-        if let Some(percent) = extent.settle
-            && is_noisy(&file, percent)?
-        {
-            let more = file.with_extension("more.json");
-            compare(places, program, extent.runs, &more).with_context(|| program.name.clone())?;
-            comparison::add_runs(&file, &more)?;
-            fs::remove_file(more)?;
+            compare(places, program, extent, &file).with_context(|| program.name.clone())?;
         }
         progress.println(format!("{} done", program.name));
         progress.inc(1);
@@ -60,17 +52,11 @@ pub fn run(places: &Places, programs: &[Program], extent: &Extent) -> Result<()>
     Ok(())
 }
 
-/// Whether Arenite and its control differ by more than so many per cent of their least CPU time. It is this that
-/// decides, and no peer's figure: else one would measure until one likes the result.
-fn is_noisy(file: &Path, percent: f64) -> Result<bool> {
-    let noise = Comparison::read(file)?.noise();
-    Ok(noise.is_some_and(|noise| 100.0 * noise > percent))
-}
-
-fn compare(places: &Places, program: &Program, runs: u32, file: &Path) -> Result<()> {
+fn compare(places: &Places, program: &Program, extent: &Extent, file: &Path) -> Result<()> {
     // Only the whole of a comparison gets the name.
     let unfinished = file.with_extension("json.new");
-    let runs = if matches!(program.kind, Kind::Scaling(_)) { runs.min(3) } else { runs };
+    let is_scaling = matches!(program.kind, Kind::Scaling(_));
+    let runs = if is_scaling { extent.runs.min(3) } else { extent.runs };
     let mut command = Command::new(places.target.join("release/arenite"));
     command.arg("compare").arg("--peers").arg(places.peers());
     // Those built from the pinned sources, and not what the machine happens to have.
@@ -86,6 +72,9 @@ fn compare(places: &Places, program: &Program, runs: u32, file: &Path) -> Result
     command.arg("--with").arg(format!("{NO_PURGE}={}", library.display()));
     command.arg("--only").arg(NO_PURGE);
     command.arg("--env").arg(format!("{NO_PURGE}:ARENITE_CONF=decay_ms:never"));
+    if let Some(percent) = extent.settle {
+        command.args(["--settle", &percent.to_string()]);
+    }
     command.args(["--control", "--keep-going", "--runs", &runs.to_string(), "--json"]);
     command.arg(&unfinished).arg("--").args(&program.command);
     let log = file.with_extension("log");

@@ -137,13 +137,14 @@ fn conditions<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
             }
         }
     }
-    let (runs, settings): (Vec<_>, Vec<_>) =
-        (runs.iter().map(u32::to_string).collect(), settings.into_iter().collect());
+    let runs = match (runs.first(), runs.last()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        (Some(all), _) => all.to_string(),
+        _ => String::new(),
+    };
+    let settings: Vec<_> = settings.into_iter().collect();
     let settings = if settings.is_empty() { "nothing".to_owned() } else { settings.join(", ") };
-    format!(
-        "Runs of each program on each allocator: {}. Set in the environment: {settings}.\n",
-        runs.join(" or ")
-    )
+    format!("Runs of each program on each allocator: {runs}. Set in the environment: {settings}.\n")
 }
 
 /// Geometric means over programs, relative to the best peer of each.

@@ -14,13 +14,17 @@ struct Entry {
 }
 
 /// One object. The version changes when a key changes its meaning.
-pub fn json(options: &Options, summaries: &[Summary<'_>]) -> Result<Value, serde_json::Error> {
+pub fn json(
+    options: &Options,
+    runs: u32,
+    summaries: &[Summary<'_>],
+) -> Result<Value, serde_json::Error> {
     let command = options.target.words();
     let allocators: Result<Vec<_>, _> = summaries.iter().map(allocator).collect();
     Ok(json!({
         "version": 1,
         "command": command,
-        "runs": options.runs,
+        "runs": runs,
         "allocators": allocators?,
     }))
 }

@@ -1,8 +1,9 @@
 //! All runs of all allocators, interleaved.
 
 use super::Options;
-use super::allocators::{ARENITE, Allocator};
+use super::allocators::{AGAIN, ARENITE, Allocator};
 use super::launch::{Launcher, Output, Run, Sample, how};
+use super::summary::Figure;
 use crate::report::Reports;
 use crate::run::Failure;
 use anyhow::{Context, anyhow};
@@ -27,15 +28,33 @@ impl Measured {
     }
 }
 
+/// How many times the runs that were asked for may be done until Arenite and its control agree.
+const MOST_TIMES: u32 = 4;
+
 /// What came out.
 #[derive(Debug)]
 pub struct Outcome {
     /// In the order of the allocators.
     pub all: Vec<Measured>,
+    /// Measured runs of each allocator, were it not for failures.
+    pub runs: u32,
     /// The rounds were not all run, because one that the others need failed.
     pub stopped: bool,
     /// No process said that it had a block of Arenite's. Known after a warm-up only.
     pub unused: bool,
+}
+
+impl Outcome {
+    /// By which part the least CPU times of Arenite and of its control differ; 0 if one of them failed.
+    fn noise(&self) -> f64 {
+        let least = |name: &str| {
+            let measured = self.all.iter().find(|one| one.allocator.name == name)?;
+            let samples = measured.failure.is_none().then_some(&measured.samples)?;
+            samples.iter().map(|sample| Figure::Cpu.of(sample)).min_by(f64::total_cmp)
+        };
+        let both = least(ARENITE).zip(least(AGAIN));
+        both.map_or(0.0, |(one, other)| one.max(other) / one.min(other) - 1.0)
+    }
 }
 
 /// Runs everything.
@@ -64,7 +83,7 @@ pub fn measure(options: &Options, allocators: Vec<Allocator>) -> Result<Outcome,
         options,
         launcher,
         progress: ProgressBar::hidden(),
-        outcome: Outcome { all, stopped: false, unused: false },
+        outcome: Outcome { all, runs: options.runs, stopped: false, unused: false },
         show: options.show_output,
     };
     measurement.run()?;
@@ -74,12 +93,19 @@ pub fn measure(options: &Options, allocators: Vec<Allocator>) -> Result<Outcome,
 
 impl Measurement<'_> {
     fn run(&mut self) -> Result<(), Failure> {
-        let rounds = self.options.warmup + self.options.runs;
+        let Options { warmup, runs, settle, .. } = *self.options;
         let count = self.outcome.all.len();
         if !self.show {
-            self.progress = bar(u64::from(rounds) * count as u64);
+            self.progress = bar(u64::from(warmup + runs) * count as u64);
         }
-        for round in 0..rounds {
+        for round in 0..warmup + runs * MOST_TIMES {
+            if round >= warmup + runs {
+                if !settle.is_some_and(|percent| 100.0 * self.outcome.noise() > percent) {
+                    break;
+                }
+                self.outcome.runs += 1;
+                self.progress.inc_length(count as u64);
+            }
             for index in order(count, round as usize) {
                 self.outcome.stopped = !self.options.keep_going
                     && self
@@ -108,7 +134,9 @@ impl Measurement<'_> {
         let name = &measured.allocator.name;
         self.progress.set_message(match warmup {
             true => format!("Warm-up: {name}"),
-            false => format!("Round {} of {}: {name}", round + 1 - options.warmup, options.runs),
+            false => {
+                format!("Round {} of {}: {name}", round + 1 - options.warmup, self.outcome.runs)
+            }
         });
         if let Some(command) = &options.prepare {
             prepare(command)?;

@@ -42,7 +42,8 @@ which another one starts each time and each follows each other equally often. Ra
 within each round, this allocator / Arenite, and their geometric mean is given with a 95 %
 confidence interval: Student's t for the mean of the logarithms. \"No difference seen\" says that
 the interval contains 1. With fewer than 3 runs there is no interval. Of twenty intervals about
-one misses by chance; --control shows how far Arenite differs from itself.
+one misses by chance; --control shows how far Arenite differs from itself. On a machine whose speed
+changes, --settle goes on until that is little: only Arenite's own runs decide, no other allocator's.
 
 An allocator fails if a run of it ends by a signal or with a status that is not 0 and no
 --ok-status. It is not run again, and has no ratio.
@@ -78,6 +79,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
+    /// Go on, up to four times as many runs, while the least CPU times of Arenite and of its control differ by more
+    /// than so much
+    #[arg(long, value_name = "PERCENT", requires = "control")]
+    settle: Option<f64>,
     /// Runs of each allocator before those that are measured
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=100_000))]
@@ -125,10 +130,10 @@ fn compare(options: &Options) -> Result<ExitCode, Failure> {
     }
     let outcome = measure::measure(options, allocators)?;
     let summaries = Summary::of_all(&outcome.all);
-    let screen = table::Screen { options, outcome: &outcome, summaries: &summaries };
+    let screen = table::Screen { outcome: &outcome, summaries: &summaries };
     write!(std::io::stdout(), "{screen}").context("standard output")?;
     if let Some(file) = json {
-        let value = json::json(options, &summaries).context("the figures")?;
+        let value = json::json(options, outcome.runs, &summaries).context("the figures")?;
         write_text(file, &format!("{value:#}\n"))?;
     }
     if let Some(file) = plot {

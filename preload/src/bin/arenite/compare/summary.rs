@@ -33,7 +33,7 @@ impl Figure {
         }
     }
 
-    fn of(self, sample: &Sample) -> f64 {
+    pub fn of(self, sample: &Sample) -> f64 {
         match self {
             Self::Wall => sample.wall_s,
             Self::User => sample.user_s,

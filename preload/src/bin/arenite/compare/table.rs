@@ -1,6 +1,5 @@
 //! The comparison for people to read.
 
-use super::Options;
 use super::allocators::{ARENITE, SYSTEM};
 use super::measure::Outcome;
 use super::statistics::{LEAST_PAIRS, Ratio, Spread};
@@ -17,7 +16,6 @@ type Show = fn(Spread) -> String;
 
 /// Everything that is printed.
 pub struct Screen<'a> {
-    pub options: &'a Options,
     pub outcome: &'a Outcome,
     pub summaries: &'a [Summary<'a>],
 }
@@ -43,7 +41,7 @@ impl Display for Screen<'_> {
 
 impl Screen<'_> {
     fn method(&self) -> &'static str {
-        match self.options.runs as usize >= LEAST_PAIRS {
+        match self.outcome.runs as usize >= LEAST_PAIRS {
             true => "with the 95 % confidence interval:",
             false => "without an interval, which needs 3 runs at least:",
         }
