@@ -44,7 +44,7 @@ use core::ffi::{c_int, c_void};
 use core::ops::RangeInclusive;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
 
 const NONE: u32 = 0;
 const STARTING: u32 = 1;
@@ -64,6 +64,10 @@ static HANDLE: AtomicUsize = AtomicUsize::new(0);
 /// A word that is 1 in the helper's process and 0 in its children, or null. The child of _Fork(3) inherits
 /// state and handle, and no helper. (One of vfork(2) shares all memory, this word too, and the helper.)
 static IS_HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+
+/// A thread that had a cache ended, or a fork left it behind: where there is one cache now, the process has one thread,
+/// of which libc knows only as long as there never was another one.
+static HAD_OTHERS: AtomicBool = AtomicBool::new(false);
 
 /// Requests of so many bytes start no helper.
 const MAY_BE_THE_LOADERS: RangeInclusive<usize> = 897..=1152;
@@ -172,7 +176,12 @@ fn poll_now(cache: &Tcache, may_start: bool) {
             true
         }
         REFUSED if epoch.wrapping_sub(REFUSED_IN.load(Relaxed)) < REFUSED_EPOCHS => false,
-        state => may_start && may_be_worth_it() && start_from(state, epoch),
+        state => {
+            may_start
+                && may_be_worth_it()
+                && may_run(cache)
+                && start_from(state, epoch) == Some(true)
+        }
     };
     if !helper_does_it && may_be_worth_it() {
         purge::tick_on_slow_path(is_worth_it);
@@ -212,6 +221,7 @@ pub fn decay_time_changed() {
 
 /// A thread of the program ended, and has no cache any more.
 pub fn thread_ended() {
+    HAD_OTHERS.store(true, Relaxed);
     forget_in_child();
     if STATE.load(Relaxed) == NONE {
         return;
@@ -259,30 +269,41 @@ fn join() {
     os::set_errno(saved);
 }
 
-/// Starts the helper, if it may run; whether there is one now. The caller holds no lock.
-fn start_from(state: u32, epoch: u64) -> bool {
+/// Whether the thread of the cache may start the helper.
+fn may_run(cache: &Tcache) -> bool {
     // Not every libc tells how many threads there are.
-    let is_alone = os::is_single_threaded() || cfg!(not(target_env = "gnu")) && threads() <= 1;
-    if is_alone || !config::PURGE_THREAD.load(Relaxed) {
-        return false;
-    }
-    // Before the state: else others take this for a child that inherited it.
-    note_process();
-    if !change(state, STARTING) {
-        return true;
-    }
-    if state == DONE {
-        join();
-    }
-    let started = start();
-    REFUSED_IN.store(epoch, Relaxed);
-    // Not in the child of a fork meanwhile, which has no helper.
-    change(STARTING, if started { RUNS } else { REFUSED });
-    started
+    let knows_others = HAD_OTHERS.load(Relaxed) || cfg!(not(target_env = "gnu"));
+    let is_alone = os::is_single_threaded() || knows_others && threads() <= 1;
+    // The child of vfork(2) goes on with the cache of its parent's thread: what it starts would end with it.
+    !is_alone && config::PURGE_THREAD.load(Relaxed) && cache.thread_id() == os::thread_id()
+}
+
+/// Starts the helper; whether there is one now. The caller holds no lock. A handler that forks in the middle would
+/// leave its child there, and one of the program must not run on the helper's small stack: so all signals are blocked.
+fn start_from(state: u32, epoch: u64) -> Option<bool> {
+    let saved = os::errno();
+    let is_there = os::without_signals(|| {
+        // Before the state: else others take this for a child that inherited it.
+        note_process();
+        if !change(state, STARTING) {
+            return true;
+        }
+        if state == DONE {
+            join();
+        }
+        let sizes = STACK_BYTES.iter().skip(SMALL_STACKS.load(Relaxed));
+        let is_there = sizes.copied().any(start_with);
+        REFUSED_IN.store(epoch, Relaxed);
+        change(STARTING, if is_there { RUNS } else { REFUSED });
+        is_there
+    });
+    os::set_errno(saved);
+    is_there
 }
 
 /// In the child after fork there is no helper, whatever there was before.
 pub fn after_fork() {
+    HAD_OTHERS.store(true, Relaxed);
     purge::after_fork();
     STATE.store(NONE, Release);
 }
@@ -305,20 +326,15 @@ fn note_process() {
 fn forget_in_child() {
     // SAFETY: as above.
     let word = unsafe { IS_HERE.load(Relaxed).as_ref() };
-    // Acquire pairs with the change to `STARTING`, before which the word was set.
-    if STATE.load(Acquire) != NONE && word.is_some_and(|word| word.load(Relaxed) == 0) {
+    // Acquire pairs with the change to `STARTING`, before which the word was set. Of two threads that find it 0 only
+    // one forgets: the other one may have started a helper by then.
+    if STATE.load(Acquire) != NONE
+        && word.is_some_and(|word| {
+            word.load(Relaxed) == 0 && word.compare_exchange(0, 1, Relaxed, Relaxed).is_ok()
+        })
+    {
         after_fork();
     }
-}
-
-fn start() -> bool {
-    let saved = os::errno();
-    // A signal handler of the program must not run on so small a stack.
-    let started = os::without_signals(|| {
-        STACK_BYTES.iter().skip(SMALL_STACKS.load(Relaxed)).any(|&bytes| start_with(bytes))
-    });
-    os::set_errno(saved);
-    started == Some(true)
 }
 
 /// Starts the helper with a stack of so many bytes; false when that is too little, or no thread is
@@ -378,7 +394,7 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
             let milliseconds = u32::try_from(milliseconds).unwrap_or(u32::MAX);
             os::futex_wait(&STATE, RUNS, milliseconds.min(LONGEST_WAIT_MS));
         }
-        if STATE.load(Acquire) == STOPPING {
+        if STATE.load(Acquire) != RUNS {
             return ptr::null_mut();
         }
     }

@@ -27,6 +27,21 @@ fn is_tried_again_when_no_thread_was_to_be_had() {
 }
 
 #[test]
+fn is_not_there_for_the_last_thread() {
+    run_in(&compile("helper.c"), &["none_for_the_last_thread"], &QUICK).expect_done();
+}
+
+#[test]
+fn is_started_by_the_process_and_not_by_a_child_in_its_memory() {
+    run_in(&compile("helper.c"), &["starts_after_a_vfork"], &QUICK).expect_done();
+}
+
+#[test]
+fn is_one_in_the_child_of_a_handler_that_interrupted_its_start() {
+    run_in(&compile("helper.c"), &["starts_one_where_a_handler_forks"], &QUICK).expect_done();
+}
+
+#[test]
 fn a_thread_with_one_cpu_is_no_measure_of_the_process() {
     let outcome = passes("helper.c", &["counts_cpus_before_pins"]);
     let arenas = outcome.stderr.lines().find_map(|line| line.strip_prefix("arenas         = "));

@@ -182,6 +182,11 @@ impl Tcache {
         self.drain.word.store(word, Relaxed);
     }
 
+    /// The kernel's number of the thread that has the cache, and whose end it will hear of; 0 before.
+    pub fn thread_id(&self) -> i32 {
+        self.drain.thread.load(Relaxed)
+    }
+
     /// Leaves the gate of a cache that has no thread any more.
     pub(super) fn close_drain(&self) {
         self.drain.word.store(ptr::null_mut(), Relaxed);

@@ -183,7 +183,106 @@ static void counts_cpus_before_pins(int argc, char **argv) {
     malloc_stats();
 }
 
+/* Waits for a child that ends well. */
+static void wait_for(pid_t child) {
+    int status;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void bursts_without_helper(void) {
+    for (int i = 0; i < 20; i++) {
+        burst();
+        usleep(1000);
+        CHECK(!helper());
+    }
+}
+
+/* A process whose other threads are gone is one without: unshare(2) of the user namespace works there. */
+static void none_for_the_last_thread(int argc, char **argv) {
+    (void)argc, (void)argv;
+    void *held[500];
+    for (int i = 0; i < 500; i++)
+        CHECK(held[i] = memset(malloc(20000), 1, 20000));
+    start_sleeper();
+    wait_for_helper();
+    pid_t child = fork();
+    if (!child) {
+        bursts_without_helper();
+        _exit(0);
+    }
+    wait_for(child);
+    child = fork();
+    if (!child) {
+        pthread_t thread;
+        CHECK(!pthread_create(&thread, NULL, bursts_once, NULL));
+        CHECK(!pthread_join(thread, NULL));
+        WAIT_UNTIL(!helper(), 1000, 10000)
+        bursts_without_helper();
+        _exit(0);
+    }
+    wait_for(child);
+    for (int i = 0; i < 500; i++)
+        free(held[i]);
+    say("done", 1);
+}
+
+/* The child of vfork(2) is in the memory of its parent, whose helper it can not start: that would end with it. */
+static void starts_after_a_vfork(int argc, char **argv) {
+    (void)argc, (void)argv;
+    burst();
+    start_sleeper();
+    CHECK(!helper());
+    pid_t child = vfork();
+    if (!child) {
+        burst();
+        _exit(0);
+    }
+    wait_for(child);
+    wait_for_helper();
+    say("done", 1);
+}
+
+static volatile pid_t forked = -1;
+static atomic_int raise_when_blocked;
+
+/* The library's calls come here, too. */
+int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) {
+    int signal = how == SIG_BLOCK ? atomic_exchange(&raise_when_blocked, 0) : 0;
+    if (signal)
+        raise(signal);
+    return sigprocmask(how, set, before) ? errno : 0;
+}
+
+static void forks(int signal) {
+    (void)signal;
+    forked = fork();
+}
+
+/* Forks in a handler when the helper is about to be started, for which signals are blocked. */
+static void starts_one_where_a_handler_forks(int argc, char **argv) {
+    (void)argc, (void)argv;
+    signal(SIGUSR1, forks);
+    start_sleeper();
+    raise_when_blocked = SIGUSR1;
+    WAIT_UNTIL(forked >= 0, 1000, (burst(), 1000))
+    if (!forked) {
+        start_sleeper();
+        wait_for_helper();
+        for (int i = 0; i < 5; i++) {
+            burst();
+            usleep(50000);
+        }
+        CHECK(helper());
+        _exit(0);
+    }
+    wait_for(forked);
+    say("done", 1);
+}
+
 static const struct mode modes[] = {
+    {"none_for_the_last_thread", none_for_the_last_thread},
+    {"starts_after_a_vfork", starts_after_a_vfork},
+    {"starts_one_where_a_handler_forks", starts_one_where_a_handler_forks},
     {"sleeps_beside_locked", sleeps_beside_locked},
     {"sleeps_in_children", sleeps_in_children},
     {"runs_as_the_program", runs_as_the_program},

@@ -231,8 +231,7 @@ static void at_exit(void) {
 
 static void *is_the_last(void *thread) {
     burst((size_t)thread);
-    int id;
-    WAIT_UNTIL((id = helper()) || on_system(), 3000, 1000)
+    pthread_barrier_wait(&all_there);
     return NULL;
 }
 
@@ -241,9 +240,13 @@ static void *is_the_last(void *thread) {
 static void last_thread(int argc, char **argv) {
     (void)argc, (void)argv;
     CHECK(!atexit(at_exit));
+    CHECK(!pthread_barrier_init(&all_there, NULL, 2));
     pthread_t thread;
     CHECK(!pthread_create(&thread, NULL, is_the_last, (void *)1));
     CHECK(!pthread_detach(thread));
+    free(malloc(100));
+    WAIT_UNTIL(helper() || on_system(), 3000, 1000)
+    pthread_barrier_wait(&all_there);
     pthread_exit(NULL);
 }
 
