@@ -53,7 +53,7 @@ impl Cache {
 
     /// A slow path of the thread.
     fn inside<R>(&self, steps: impl FnOnce(&Self) -> R) -> R {
-        let passage = self.gate.enter();
+        let passage = self.gate.enter(|_| false);
         if passage == Passage::AfterDrain {
             let taken = self.taken.load(Relaxed);
             if !taken.is_null() {
@@ -107,7 +107,7 @@ impl Cache {
 
     /// Takes what is behind the first block, and what is on its way home, as `src/tcache/drain.rs` does.
     fn drain(&self) -> [*mut Block; 2] {
-        if !self.gate.hold() {
+        if !self.gate.hold(1) {
             return [ptr::null_mut(); 2];
         }
         self.word.store(false, Relaxed);

@@ -38,7 +38,12 @@ fn a_thread_that_is_gone_is_left_alone() {
 
 #[test]
 fn no_handler_waits_for_a_thread_that_is_drained() {
-    passes("handler.c", &["trim"]).expect_done();
+    passes("in_drain.c", &["fork_in_handler"]).expect_done();
+}
+
+#[test]
+fn no_child_waits_for_who_drained_its_thread() {
+    passes("in_drain.c", &["child_without_handlers"]).expect_done();
 }
 
 #[test]

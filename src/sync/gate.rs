@@ -9,6 +9,9 @@
 //! | `AWAITED` | the same, and the thread waits | that one: `OPEN` or `DRAINED`, and wakes the thread |
 //! | `DRAINED` | another one took blocks away | the thread: `BUSY`, and then looks what is left |
 //!
+//! Beside `HELD` and `AWAITED` stands who is inside: the child of a fork inherits the gate, and not the other one. Where
+//! no handler of pthread_atfork(3) ran, the thread finds that out: `AWAITED` to `BUSY`.
+//!
 //! A fast path does not pass here. It changes one bin with one store, so who is inside turns the thread's
 //! word away first, lets a barrier run on all CPUs (membarrier(2)), and knows that from then on the thread
 //! ends one fast path at most, which takes the first block of a bin or puts one before it. So the first
@@ -25,6 +28,11 @@ const HELD: u32 = 2;
 const AWAITED: u32 = 3;
 const DRAINED: u32 = 4;
 
+/// The state's bits; above them is the kernel's number of the thread that is inside, of at most 22 bits
+/// (`PID_MAX_LIMIT`).
+const STATE: u32 = 7;
+const HOLDER_SHIFT: u32 = STATE.count_ones();
+
 /// How the thread came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
@@ -34,6 +42,8 @@ pub enum Passage {
     Again,
     /// It leaves again; somebody took blocks since it was here.
     AfterDrain,
+    /// It leaves again; who was inside is gone, and has taken nothing.
+    AfterGone,
 }
 
 /// A gate.
@@ -55,8 +65,9 @@ impl Gate {
         Self { state: AtomicU32::new(OPEN) }
     }
 
-    /// Lets the bins' own thread in, when nobody else is inside.
-    pub fn enter(&self) -> Passage {
+    /// Lets the bins' own thread in, when nobody else is inside, or when `is_gone` says of that one's number that
+    /// there is no such thread.
+    pub fn enter(&self, is_gone: impl Fn(i32) -> bool) -> Passage {
         loop {
             // Acquire pairs with the release of `release`: what was taken is known. And with that of
             // `leave`, of the thread that had the cache before.
@@ -68,8 +79,18 @@ impl Gate {
                         return Passage::AfterDrain;
                     }
                 }
-                Err(HELD) => _ = self.state.compare_exchange(HELD, AWAITED, Relaxed, Relaxed),
-                Err(_) => _ = prim::wait(&self.state, AWAITED),
+                Err(held) if held & STATE == HELD => {
+                    _ = self.state.compare_exchange(held, held - HELD + AWAITED, Relaxed, Relaxed);
+                }
+                Err(awaited) => {
+                    // Nobody else changes it then.
+                    if !prim::wait(&self.state, awaited)
+                        && is_gone((awaited >> HOLDER_SHIFT) as i32)
+                        && self.state.compare_exchange(awaited, BUSY, Relaxed, Relaxed).is_ok()
+                    {
+                        return Passage::AfterGone;
+                    }
+                }
             }
         }
     }
@@ -80,10 +101,11 @@ impl Gate {
         self.state.store(OPEN, Release);
     }
 
-    /// Lets another one in, if nobody is inside and nothing was taken since the thread was.
-    pub fn hold(&self) -> bool {
+    /// Lets another one in, of that number, if nobody is inside and nothing was taken since the thread was.
+    pub fn hold(&self, holder: i32) -> bool {
+        let held = HELD | (holder as u32) << HOLDER_SHIFT;
         // Acquire pairs with the release of `leave`.
-        self.state.compare_exchange(OPEN, HELD, Acquire, Relaxed).is_ok()
+        self.state.compare_exchange(OPEN, held, Acquire, Relaxed).is_ok()
     }
 
     /// Whether nobody is inside, and nothing was taken, at this instant.
@@ -96,7 +118,7 @@ impl Gate {
     pub fn release(&self, is_drained: bool) {
         let next = if is_drained { DRAINED } else { OPEN };
         // Release pairs with the acquire of `enter`.
-        if self.state.swap(next, Release) == AWAITED {
+        if self.state.swap(next, Release) & STATE == AWAITED {
             prim::wake_one(&self.state);
         }
     }
@@ -104,7 +126,7 @@ impl Gate {
     /// In the child after fork, where nobody else is: lets who was inside disappear. Whether
     /// somebody was.
     pub fn forget_holder(&self) -> bool {
-        let is_held = matches!(self.state.load(Relaxed), HELD | AWAITED);
+        let is_held = matches!(self.state.load(Relaxed) & STATE, HELD | AWAITED);
         if is_held {
             self.state.store(OPEN, Relaxed);
         }

@@ -122,11 +122,15 @@ impl Tcache {
     /// must. The thread holds no arena's lock, unless it is inside already.
     #[inline]
     pub(super) fn go_inside(&self) -> Inside<'_> {
-        match self.drain.gate.enter() {
+        match self.drain.gate.enter(|thread| !os::has_thread(thread)) {
             Passage::First => Inside(Some(&self.drain.gate)),
             Passage::Again => Inside(None),
             Passage::AfterDrain => {
                 self.take_back();
+                Inside(Some(&self.drain.gate))
+            }
+            Passage::AfterGone => {
+                self.drain_ended_at_fork();
                 Inside(Some(&self.drain.gate))
             }
         }
@@ -242,13 +246,19 @@ impl Tcache {
     }
 
     /// In the child after fork, for the cache of the calling thread, which a signal handler may have
-    /// interrupted anywhere: who was inside the gate is not here, and has taken nothing.
-    pub(super) fn drain_ended_at_fork(&self) {
+    /// interrupted anywhere.
+    pub(super) fn recover_own_drained(&self) {
         self.drain.thread.store(os::thread_id(), Relaxed);
         if self.drain.gate.forget_holder() {
-            self.forget_taken();
-            self.turn_word_back();
+            self.drain_ended_at_fork();
         }
+    }
+
+    /// Who was inside the gate of the calling thread's cache is not here, and has taken nothing.
+    #[cold]
+    fn drain_ended_at_fork(&self) {
+        self.forget_taken();
+        self.turn_word_back();
     }
 
     /// In the child after fork, for the cache of a thread that is not here.
@@ -318,7 +328,7 @@ impl Tcache {
     /// Comes inside the gate of another thread's cache, and takes what follows the first block of each bin, and the
     /// chains on their way home. `None` if nothing was taken.
     fn take_rests_inside(&self) -> Option<Taken> {
-        if !self.drain.gate.hold() {
+        if !self.drain.gate.hold(os::thread_id()) {
             return None;
         }
         // Only now, and not after it: outside the gate the cache may change hands, and the thread its arena.

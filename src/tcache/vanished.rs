@@ -43,7 +43,7 @@ impl Tcache {
     /// # Safety
     /// Called in the child, where the calling thread is the only one; the cache is its own.
     unsafe fn resume(&self) {
-        self.drain_ended_at_fork();
+        self.recover_own_drained();
         // SAFETY: the caller's contract.
         unsafe { self.arena().join_again() };
     }

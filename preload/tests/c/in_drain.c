@@ -1,0 +1,134 @@
+/* What happens while malloc_trim is about to empty the bins of a thread. */
+#include "check.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_barrier_t step;
+static atomic_int was_handled;
+
+/* What to do when malloc_trim asks for a barrier, once. */
+static _Atomic(void (*)(void)) in_drain;
+
+/* As libc's. */
+long syscall(long number, ...) {
+    long (*next)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    long given[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++)
+        given[i] = va_arg(list, long);
+    va_end(list);
+    long result = next(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+    void (*what)(void) = number == SYS_membarrier ? atomic_exchange(&in_drain, NULL) : NULL;
+    if (what)
+        what();
+    return result;
+}
+
+static void lock(void) { pthread_mutex_lock(&mutex); }
+static void unlock(void) { pthread_mutex_unlock(&mutex); }
+
+static void forks(int signal) {
+    (void)signal;
+    atomic_store(&was_handled, 1);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (!child)
+        _exit(0);
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void fill_bins(void) {
+    enum { COUNT = 1000 };
+    void *blocks[COUNT];
+    for (size_t size = 16; size <= KIB; size *= 2) {
+        for (int i = 0; i < COUNT; i++)
+            CHECK((blocks[i] = malloc(size)));
+        for (int i = 0; i < COUNT; i++)
+            free(blocks[i]);
+    }
+}
+
+static void *allocates_with_mutex(void *unused) {
+    fill_bins();
+    lock();
+    pthread_barrier_wait(&step);
+    while (!atomic_load(&was_handled))
+        usleep(100);
+    usleep(20000);
+    void *block = malloc(100);
+    CHECK(block);
+    unlock();
+    free(block);
+    return unused;
+}
+
+static void signals_itself(void) { pthread_kill(pthread_self(), SIGUSR1); }
+
+/* A signal handler interrupts it and forks; fork then waits for a mutex that the thread holds while it allocates. */
+static void fork_in_handler(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    CHECK(!pthread_atfork(lock, unlock, unlock));
+    CHECK(signal(SIGUSR1, forks) != SIG_ERR);
+    CHECK(!pthread_barrier_init(&step, NULL, 2));
+    CHECK(!pthread_create(&thread, NULL, allocates_with_mutex, NULL));
+    pthread_barrier_wait(&step);
+    atomic_store(&in_drain, signals_itself);
+    malloc_trim(0);
+    /* Where the kernel has no such barrier. */
+    atomic_store(&was_handled, 1);
+    CHECK(!pthread_join(thread, NULL));
+    say("done", 1);
+}
+
+static void waits(void) {
+    pthread_barrier_wait(&step);
+    pthread_barrier_wait(&step);
+}
+
+static void *trims(void *unused) {
+    malloc_trim(0);
+    /* Where the kernel has no such barrier. */
+    if (atomic_exchange(&in_drain, NULL))
+        waits();
+    return unused;
+}
+
+/* The thread makes a child, by no fork of libc's that the library would hear of: there is nobody inside its gate. */
+static void child_without_handlers(int argc, char **argv) {
+    (void)argc, (void)argv;
+    fill_bins();
+    CHECK(!pthread_barrier_init(&step, NULL, 2));
+    atomic_store(&in_drain, waits);
+    pthread_t thread;
+    CHECK(!pthread_create(&thread, NULL, trims, NULL));
+    pthread_barrier_wait(&step);
+    long child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    CHECK(child >= 0);
+    if (!child) {
+        alarm(30);
+        fill_bins();
+        fill_bins();
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid((pid_t)child, &status, 0) == child && status == 0);
+    pthread_barrier_wait(&step);
+    CHECK(!pthread_join(thread, NULL));
+    fill_bins();
+    say("done", 1);
+}
+
+int main(int argc, char **argv) {
+    static const struct mode modes[] = {
+        {"fork_in_handler", fork_in_handler},
+        {"child_without_handlers", child_without_handlers},
+        {NULL, NULL},
+    };
+    return run_mode(modes, argc, argv);
+}
