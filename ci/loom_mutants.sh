@@ -20,8 +20,8 @@ cp Cargo.lock "$copy"
 sed -e 's/^members = .*/members = [".", "loom_tests"]/' -e '/^default-members/d' Cargo.toml \
     >"$copy/Cargo.toml"
 cp -r src/lib.rs src/sync "$copy/src"
-# Cargo wants to see the tests that Cargo.toml names.
-cp -r tests "$copy"
+# Cargo wants to see what Cargo.toml names.
+cp -r tests examples "$copy"
 cp -r loom_tests/Cargo.toml loom_tests/src loom_tests/tests "$copy/loom_tests"
 
 log=$copy/log
