@@ -45,14 +45,8 @@ pub unsafe fn reuse((block, has): (*mut u8, usize), bytes: usize, align: usize) 
             return ptr::null_mut();
         };
         let may_move = shape.align <= os::page_size();
-        // With the mapping the kernel would have forgotten which of its pages the program protected.
-        let resized = if !os::unprotect(block, has) {
-            ptr::null_mut()
-        } else if has == shape.size {
-            block
-        } else {
-            os::remap(block, has, shape.size, may_move)
-        };
+        let resized =
+            if has == shape.size { block } else { os::remap(block, has, shape.size, may_move) };
         if resized.is_null() {
             unmap(block, has);
             return resized;

@@ -355,16 +355,42 @@ pub fn refuse_huge_pages(start: usize, bytes: usize) {
     unsafe { advise(memory, to.saturating_sub(from), libc::MADV_NOHUGEPAGE) };
 }
 
-/// Makes the whole range one that can be read and written, whatever of it could be before; false when the kernel has
-/// no memory for that.
+/// Makes a mapping as a new one, but for what it contains: undoes what the program may have told the kernel of it by
+/// madvise(2) and mprotect(2). False if it is none that can be: locked in memory (mlock(2)), not private any more, or in
+/// several parts. (What mbind(2), pkey_mprotect(2) and the advices of huge and of equal pages said stays.)
 ///
 /// # Safety
-/// The range is a mapping of the caller's.
-pub unsafe fn unprotect(p: *mut u8, bytes: usize) -> bool {
-    // SAFETY: the caller's contract.
+/// The range is the caller's, who needs nothing that is in it.
+pub unsafe fn renew(p: *mut u8, bytes: usize) -> bool {
+    // The third of them is for private memory alone, and undone by the fourth.
+    const ADVICES: [c_int; 4] =
+        [libc::MADV_DOFORK, libc::MADV_DODUMP, libc::MADV_WIPEONFORK, libc::MADV_KEEPONFORK];
+    const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
+    const IS_LOCKED: c_int = libc::MS_ASYNC | libc::MS_INVALIDATE;
+    // SAFETY: the caller's contract. msync(2) changes nothing of private memory.
     keeping_errno(|| unsafe {
-        libc::mprotect(p.cast(), bytes, libc::PROT_READ | libc::PROT_WRITE) == 0
+        libc::mprotect(p.cast(), bytes, READ_WRITE) == 0
+            && ADVICES.iter().all(|&advice| advise(p, bytes, advice))
+            && libc::msync(p.cast(), bytes, IS_LOCKED) == 0
+            && is_one_mapping(p, bytes)
     })
+}
+
+/// Whether the range, which ends a mapping, is in no other one besides: then the kernel enlarges it, or has no room.
+///
+/// # Safety
+/// The range is the caller's.
+unsafe fn is_one_mapping(p: *mut u8, bytes: usize) -> bool {
+    count(&KERNEL_CALLS.mremap);
+    let more = page_size();
+    // SAFETY: the caller's contract; what is added is nobody's.
+    unsafe {
+        if libc::mremap(p.cast(), bytes, bytes + more, 0) == libc::MAP_FAILED {
+            errno() == libc::ENOMEM
+        } else {
+            unmap(p.add(bytes), more)
+        }
+    }
 }
 
 /// Drops the contents of the whole kernel pages inside the range at once (`MADV_DONTNEED`):

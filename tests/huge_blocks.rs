@@ -156,6 +156,51 @@ fn protected_pages_can_be_used_again() {
     free(again, HUGE);
 }
 
+/// Tells the kernel something of some pages of the block.
+fn advise(block: *mut u8, advice: i32) {
+    // SAFETY: whole pages inside the block, which is the caller's. (It is as large as a mapping of its own.)
+    let advised = unsafe { libc::madvise(block.add(4 * MIB).cast(), 16 * MIB, advice) };
+    assert_eq!(advised, 0);
+}
+
+fn what_the_kernel_was_told_is_forgotten() {
+    let block = keep(HUGE);
+    for advice in [libc::MADV_DONTFORK, libc::MADV_WIPEONFORK, libc::MADV_DONTDUMP] {
+        let again = allocate_kept(block);
+        advise(again, advice);
+        free(again, HUGE);
+        assert_eq!(kept(), HUGE);
+        in_a_process("a child, before", || stamp(allocate(HUGE), HUGE, 2));
+        let again = allocate_kept(block);
+        stamp(again, HUGE, 1);
+        in_a_process("a child, after", || assert_eq!(stamps(again, HUGE), [1; 2]));
+        free(again, HUGE);
+    }
+}
+
+fn what_is_locked_or_shared_is_not_kept() {
+    let block = keep(HUGE);
+    let again = allocate_kept(block);
+    // SAFETY: whole pages inside the block, which is this function's.
+    assert_eq!(unsafe { libc::mlock(again.add(4 * MIB).cast(), MIB / 4) }, 0);
+    free(again, HUGE);
+    assert_eq!(kept(), 0);
+
+    let block = keep(HUGE);
+    for at in [0, HUGE / 2] {
+        let again = allocate_kept(block);
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: as above.
+        let shared =
+            unsafe { libc::mmap(again.add(at).cast(), HUGE - at, protection, flags, -1, 0) };
+        assert_eq!(shared.addr(), again.addr() + at);
+        free(again, HUGE);
+        assert_eq!(kept(), 0);
+        keep(HUGE);
+    }
+}
+
 fn who_sets_the_threshold_gets_mappings() {
     let threshold = Arenite::new().mmap_threshold(MIB);
     // SAFETY: the layout is not empty; the blocks are this function's.
@@ -261,12 +306,15 @@ fn one_thread_keeps_no_more_than_it_uses() {
 fn it_goes_after_the_decay_time() {
     ARENITE.set_decay_ms(100);
     let (end, ended) = channel::<()>();
+    let (begin, begun) = channel();
     let use_small = || free(allocate(100), 100);
     let other = thread::spawn(move || {
         use_small();
+        begin.send(()).expect("the first thread waits");
         ended.recv()
     });
     use_small();
+    begun.recv().expect("the other thread has a cache");
     for _ in 0..3 {
         keep(HUGE);
         wait_for_none();
@@ -333,6 +381,8 @@ fn main() {
     in_a_process("a zeroed one is zero", a_zeroed_one_is_zero);
     in_a_process("alignments are kept to", alignments_are_kept_to);
     in_a_process("protected pages", protected_pages_can_be_used_again);
+    in_a_process("what the kernel was told", what_the_kernel_was_told_is_forgotten);
+    in_a_process("locked or shared", what_is_locked_or_shared_is_not_kept);
     in_a_process("a threshold that is set", who_sets_the_threshold_gets_mappings);
     in_a_process("a trim gives it back", a_trim_gives_it_back);
     in_a_process("another huge block", another_huge_block_does_not_raise_the_peak);

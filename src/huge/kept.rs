@@ -6,6 +6,9 @@
 //! long, once one was asked for within the decay time after another one was freed. The next request gets the one whose
 //! size is nearest, and the kernel moves its end (mremap(2)).
 //!
+//! To the program each is a new one: what it told the kernel of the old one is undone, and one that it locked, shared or
+//! mapped anew is not kept (`os::renew`).
+//!
 //! Who sets one of the thresholds by which glibc decides what is mapped (mallopt(3)) wants to know what happens: then none
 //! is kept. Keeping them does not raise the peak: what would have the process hold more than before has them unmapped
 //! first (`purge/peak.rs`, [`make_room_beside`]). Nor do they serve requests for zeroed blocks: those get fresh pages,
@@ -132,6 +135,11 @@ pub(super) unsafe fn keep(
         return false;
     }
     let Some(place) = PLACES.iter().find(|place| place.is_empty()) else { return false };
+    // With the mapping the kernel would have forgotten what the program told it of that.
+    // SAFETY: the caller's contract.
+    if !unsafe { os::renew(block, bytes) } {
+        return false;
+    }
     place.bytes.store(bytes, Relaxed);
     place.since.store(now, Relaxed);
     // SAFETY: the caller's contract; the block's region is covered for ever.
