@@ -164,3 +164,13 @@ impl Arenas {
         }
     }
 }
+
+#[cfg(test)]
+impl Arenas {
+    /// The main arena is for one test at a time, as long as it has this.
+    pub fn main_for_test(&self) -> impl Drop {
+        extern crate std;
+        static MAIN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        MAIN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

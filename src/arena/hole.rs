@@ -82,18 +82,10 @@ impl Inner {
         }
     }
 
-    /// [`Inner::take_touched_large`] for a thread of another arena: it gets nothing fresh to spare a hole of this one.
-    ///
-    /// # Safety
-    /// The arena's lock is held.
-    pub(super) unsafe fn lend_large(
-        &mut self,
-        pages: usize,
-        align: usize,
-    ) -> Option<(usize, bool)> {
+    /// Lets a thread of another arena `take` something: it gets nothing fresh to spare a hole of this one.
+    pub(super) fn lend<T>(&mut self, take: impl FnOnce(&mut Self) -> T) -> T {
         let hole = core::mem::replace(&mut self.hole, Hole::NONE);
-        // SAFETY: the caller's contract.
-        let lent = unsafe { self.take_touched_large(pages, align) };
+        let lent = take(self);
         self.hole = hole;
         lent
     }

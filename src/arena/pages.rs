@@ -6,6 +6,7 @@ use super::{ARENAS, Arena, Guard, Inner};
 use crate::check::invariant;
 use crate::config;
 use crate::heap;
+use crate::heap::reach::REACH;
 use crate::huge;
 use crate::limit;
 use crate::os::PAGE;
@@ -168,17 +169,20 @@ impl Inner {
     /// not little.
     unsafe fn borrow_run(&mut self, pages: usize, align: usize, only_dirty: bool) -> Option<Run> {
         let least = if only_dirty { BORROW_FROM } else { 0 };
-        self.lenders(least).find_map(|mut other| {
+        let run = self.lenders(least).find_map(|mut other| {
             // SAFETY: the other arena's lock is held by the guard.
             unsafe {
                 let run = other
                     .take_from_bins(pages, align, only_dirty)
-                    .or_else(|| other.take_from_magazines(pages, align))?;
+                    .or_else(|| other.lend(|other| other.take_from_magazines(pages, align)))?;
                 let dirty = other.dirty_pages();
                 other.decay.note(dirty);
                 Some(run)
             }
-        })
+        })?;
+        // An arena may live on these for long before it has a heap.
+        self.place_window(REACH.base_for(run.start));
+        Some(run)
     }
 
     /// The other arenas with so many dirty bytes whose lock is free at this instant. Only tried, never waited
@@ -277,6 +281,7 @@ impl Inner {
             (*desc).pages = pages as u32;
             (*desc).flags &= !CHUNK_ZERO;
             self.large_bytes += more * PAGE;
+            self.decay.note(self.dirty_pages());
             true
         }
     }
@@ -302,7 +307,9 @@ impl Inner {
         unsafe {
             let touched = self.take_touched_large(pages, align).or_else(|| {
                 let mut lenders = self.lenders(pages * PAGE);
-                lenders.find_map(|mut other| other.lend_large(pages, align))
+                lenders.find_map(|mut other| {
+                    other.lend(|other| other.take_touched_large(pages, align))
+                })
             });
             if touched.is_some() {
                 return touched;
@@ -317,11 +324,7 @@ impl Inner {
         }
     }
 
-    pub(super) unsafe fn take_touched_large(
-        &mut self,
-        pages: usize,
-        align: usize,
-    ) -> Option<(usize, bool)> {
+    unsafe fn take_touched_large(&mut self, pages: usize, align: usize) -> Option<(usize, bool)> {
         // SAFETY: the lock is held.
         unsafe {
             let run = self
@@ -400,4 +403,53 @@ pub fn is_mapped(bytes: usize) -> bool {
 
 fn fits_heap(bytes: usize) -> bool {
     bytes <= heap::mmap::HEAP_BYTES / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::STEPS;
+    use crate::os;
+    use crate::page_map::MAX_ARENAS;
+    use crate::size_class::GRANULE;
+    use crate::window::{self, WINDOW_PAGES, index_of};
+
+    #[test]
+    fn an_arena_that_lives_on_borrowed_slabs_has_a_window() {
+        const ID: u16 = MAX_ARENAS as u16 - 1;
+        let mut poor = Inner::new(ID);
+        window::of(ID).open();
+        let _alone = ARENAS.main_for_test();
+        // SAFETY: the locks are held; the blocks are this test's, which leaves some in use, and no other arena
+        // has this number.
+        let run = unsafe {
+            let mut held = ARENAS.main().lock_open().expect("nobody has it");
+            let mut take = |bytes| held.take_large(bytes, PAGE, true).expect("memory").0;
+            let (lent, _behind) = (take(2 * BORROW_FROM), take(PAGE));
+            assert!(page_map::claim_large(lent));
+            held.give_large(lent);
+            drop(held);
+            poor.take_slab_run(GRANULE / PAGE, GRANULE).expect("a run of the main arena's")
+        };
+        assert_eq!(run.home, 0);
+        assert!(index_of(run.start, window::of(ID).base()) < WINDOW_PAGES);
+    }
+
+    #[test]
+    fn what_a_growing_block_takes_was_needed() {
+        const PAGES: usize = 16;
+        let start = os::map(PAGES * PAGE).expose_provenance();
+        let run = Run { start, pages: 1, flags: CHUNK_FIRST, home: 1 };
+        let mut inner = Inner::new(1);
+        assert!(start != 0 && page_map::cover(start, PAGES * PAGE));
+        // SAFETY: covered, and this test's alone, as is the arena.
+        unsafe {
+            run.describe(PageState::Large);
+            inner.bins.insert(start + PAGE, PAGES - 1, 0, 0);
+            (0..STEPS).for_each(|_| inner.decay.advance(1, PAGES - 1));
+            assert_eq!(inner.decay.keep(PAGES - 1), 0);
+            assert!(inner.resize_run(start, 9) && inner.resize_run(start, 1));
+        }
+        assert_eq!(inner.decay.keep(PAGES - 1), 8);
+    }
 }

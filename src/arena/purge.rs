@@ -309,6 +309,7 @@ mod tests {
         const BYTES: usize = 4 << 20;
         const SIZE: usize = 1024;
         let class = size_class::of(SIZE);
+        let _alone = ARENAS.main_for_test();
         let mut held = ARENAS.main().lock_open().expect("no other test uses this arena");
         let mut surplus_after = |give: unsafe fn(&mut Inner, Class, *mut Block, usize)| {
             let mut head: *mut Block = core::ptr::null_mut();

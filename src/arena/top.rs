@@ -97,8 +97,8 @@ impl Inner {
         self.peak_heap_bytes = self.peak_heap_bytes.max(self.heap_bytes);
     }
 
-    /// Makes the arena's window begin at an address, if it is its first heap's.
-    fn place_window(&self, base: usize) {
+    /// Makes the arena's window begin at an address, if it has none.
+    pub(super) fn place_window(&self, base: usize) {
         let window = window::of(self.id);
         if window.base() == NO_WINDOW {
             REACH.begin_at(base);
