@@ -70,6 +70,11 @@ fn goes_on_with_the_break_when_it_can_move_again() {
     passes("limits.c", &["unblocked_break"]);
 }
 
+#[test]
+fn a_break_that_was_lowered_elsewhere_is_noticed() {
+    passes("limits.c", &["lowered_break"]);
+}
+
 /// Runs a program that is not preloaded and opens the library itself.
 #[track_caller]
 fn opens(args: &[&str]) {

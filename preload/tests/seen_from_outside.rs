@@ -178,10 +178,12 @@ fn a_large_block_is_a_mapping() {
 }
 
 #[test]
-fn a_top_that_a_large_program_needs_again_and_again_stays() {
-    let (calls, _) = trace_mode("breathing");
-    let settled = between(&calls, "settled", "end");
-    assert!(!settled.iter().any(Call::moves_memory), "{settled:#?}");
+fn a_top_that_a_program_needs_again_and_again_stays() {
+    for mode in ["breathing", "breathing_alone"] {
+        let (calls, _) = trace_mode(mode);
+        let settled = between(&calls, "settled", "end");
+        assert!(!settled.iter().any(Call::moves_memory), "{settled:#?}");
+    }
 }
 
 #[test]

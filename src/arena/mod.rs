@@ -14,6 +14,7 @@ pub mod purge;
 pub mod slab;
 mod slab_lists;
 mod slab_pages;
+mod slack;
 mod sparse;
 pub mod top;
 
@@ -39,6 +40,7 @@ use crossbeam_utils::CachePadded;
 use decay::Decay;
 use hole::Hole;
 use slab::ClassState;
+use slack::Slack;
 
 /// Magazines of one class that an arena's depot holds at most.
 pub const DEPOT_SLOTS: usize = 4;
@@ -61,11 +63,8 @@ pub struct Inner {
     /// The break's heap, when the main arena went on in a mapped one.
     left_brk: Heap,
     classes: PerClass<ClassState>,
-    /// The top was trimmed, and has not grown again since.
-    was_trimmed: bool,
-    /// Free bytes at the top that the arena keeps in any case: each growth after a trim doubles
-    /// them, so that a program which needs the same memory again and again gets it once.
-    trim_slack: usize,
+    /// Free bytes at the top that the arena keeps beyond the trim threshold.
+    slack: Slack,
     /// What a large block that was freed left.
     hole: Hole,
     /// The epoch of the purge clock that the arena is in (see `decay.rs`).
@@ -107,8 +106,7 @@ impl Inner {
             bins: Bins::new(),
             heap: Heap::NONE,
             left_brk: Heap::NONE,
-            was_trimmed: false,
-            trim_slack: 0,
+            slack: Slack::NONE,
             hole: Hole::NONE,
             epoch: 0,
             first_epoch: 0,

@@ -232,15 +232,34 @@ impl Inner {
             if chunk::goes_on_at(end) && chunk::kind(end) == kind {
                 size += self.bins.remove(end).pages;
             }
-            let after = from + size * PAGE;
-            if flags & CHUNK_FIRST != 0
-                && page_map::state(after) == PageState::HeapEnd
-                && self.release_heap(from, size)
-            {
+            if flags & CHUNK_FIRST != 0 && self.release_free_heap_at(from, size, zero) {
                 return None;
             }
             self.bins.insert(from, size, self.bins.epoch, flags | kind);
             Some(from)
+        }
+    }
+
+    /// Unmaps a heap of which `pages` pages from its first one are free, and in no bin, if all others are in one clean
+    /// chunk, and it may go.
+    unsafe fn release_free_heap_at(&mut self, start: usize, pages: usize, zero: bool) -> bool {
+        // SAFETY: the lock is held; a free chunk of this heap is one of these bins.
+        unsafe {
+            let end = start + pages * PAGE;
+            // A heap that was left has a rest that was not touched.
+            let has_rest = !zero && chunk::goes_on_at(end);
+            let rest = if has_rest { (*page_map::desc(end)).pages as usize } else { 0 };
+            if page_map::state(end + rest * PAGE) != PageState::HeapEnd
+                || !(zero || self.gives_at_once(pages * PAGE))
+            {
+                return false;
+            }
+            let rest = has_rest.then(|| self.bins.remove(end));
+            let is_gone = self.release_heap(start, pages + rest.map_or(0, |rest| rest.pages));
+            if let Some(Chunk { pages, flags, epoch }) = rest.filter(|_| !is_gone) {
+                self.bins.insert(end, pages, epoch, flags);
+            }
+            is_gone
         }
     }
 

@@ -250,7 +250,7 @@ unsafe fn forget_around(chunk: usize, run: Run) {
     unsafe {
         let pages = (*page_map::desc(chunk)).pages as usize;
         let (first, last) = (chunk + PAGE, chunk + (pages - 1) * PAGE);
-        let from = first.max(run.start - near);
+        let from = first.max(run.start.saturating_sub(near));
         let to = last.min(run.start + run.pages * PAGE + near);
         if pages > run.pages && from < to {
             page_map::forget(from, to - from);

@@ -6,15 +6,15 @@ use super::pages::Run;
 use crate::config;
 use crate::heap::reach::REACH;
 use crate::heap::{Heap, Source, brk, mmap};
-use crate::os::PAGE;
+use crate::os::{self, PAGE};
 use crate::page_map::{CHUNK_FIRST, CHUNK_ZERO};
 use crate::size_class::GRANULE;
 use crate::window::{self, NO_WINDOW};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Most free bytes that a top keeps because the program needed them again after a trim; half of what is in use,
-/// if that is more.
-const MAX_TRIM_SLACK: usize = 64 * 1024 * 1024;
+/// if that is more. Nobody may give them back in a process of one thread that does nothing any more.
+const MOST_SLACK: usize = 256 * 1024 * 1024;
 
 impl Inner {
     /// A run off the top; what its alignment leaves below it becomes a free chunk.
@@ -23,17 +23,31 @@ impl Inner {
         let touched = self.heap.zero_from;
         let (gap, start, zero) = self.heap.take(pages * PAGE, align)?;
         if self.heap.zero_from > touched {
-            self.note_growth();
+            self.note_touched(self.heap.zero_from - touched);
         }
         let first = if first { CHUNK_FIRST } else { 0 };
         let zero = if zero { CHUNK_ZERO } else { 0 };
         if gap < start {
-            // SAFETY: the gap was top chunk until now; below it no chunk is free, since that
-            // would be part of the top.
-            unsafe { self.bins.insert(gap, (start - gap) / PAGE, self.bins.epoch, first) };
+            // SAFETY: the gap was top chunk until now.
+            unsafe { self.insert_rest(gap, start, touched, first) };
         }
         let flags = if gap < start { zero } else { first | zero };
         Some(Run { start, pages, flags, home: self.id })
+    }
+
+    /// Makes what was top chunk, and is in none, free chunks: what was touched, and what was not, from `zero_from` on.
+    /// A chunk below of the same kind would be part of the top, but for a clean one below a dirty top.
+    ///
+    /// # Safety
+    /// As for [`Bins::insert`](super::chunk::Bins::insert), of which the flags are those of the first chunk.
+    unsafe fn insert_rest(&mut self, start: usize, end: usize, zero_from: usize, flags: u8) {
+        let middle = zero_from.clamp(start, end);
+        let parts = [(start, middle, 0), (middle, end, CHUNK_ZERO)];
+        for (from, to, zero) in parts.into_iter().filter(|&(from, to, _)| from < to) {
+            let first = if from == start { flags } else { 0 };
+            // SAFETY: the caller's contract.
+            unsafe { self.bins.insert(from, (to - from) / PAGE, self.bins.epoch, first | zero) };
+        }
     }
 
     /// Takes `pages` off the top for the block that ends there, moving the break if need be.
@@ -52,13 +66,14 @@ impl Inner {
     /// Makes the top chunk hold `bytes` more, in this heap or a new one.
     #[cold]
     pub(super) unsafe fn grow(&mut self, bytes: usize) -> bool {
-        self.note_growth();
+        self.ask_for_huge_pages();
         if self.id == 0 {
             let end = self.heap.end;
-            match brk::grow(&mut self.heap, bytes) {
+            let grown = brk::grow(&mut self.heap, bytes);
+            // The program may have lowered the break in between.
+            self.heap_bytes -= end.saturating_sub(self.heap.end);
+            match grown {
                 brk::Grown::Longer => {
-                    // The program may have lowered the break in between.
-                    self.heap_bytes -= end.saturating_sub(self.heap.end);
                     self.add_heap_bytes(self.heap.end.saturating_sub(end));
                     return true;
                 }
@@ -82,13 +97,16 @@ impl Inner {
         true
     }
 
-    /// Takes note that the top takes memory from the kernel.
-    fn note_growth(&mut self) {
-        let in_use = self.bytes_in_use();
-        if core::mem::replace(&mut self.was_trimmed, false) {
-            let kept = self.trim_slack.max(config::TRIM_THRESHOLD.load(Relaxed));
-            self.trim_slack = kept.saturating_mul(2).min(self.most_trim_slack());
+    /// Takes note that the top touches memory.
+    fn note_touched(&mut self, bytes: usize) {
+        if self.slack.is_open() {
+            self.slack.note_touched(bytes, os::coarse_milliseconds(), decay_milliseconds());
         }
+        self.ask_for_huge_pages();
+    }
+
+    fn ask_for_huge_pages(&mut self) {
+        let in_use = self.bytes_in_use();
         self.heap.ask_for_huge_pages(in_use);
     }
 
@@ -116,32 +134,54 @@ impl Inner {
             return;
         }
         let first = if old.source == Source::Mmap && old.top == old.base { CHUNK_FIRST } else { 0 };
-        let zero = if old.top >= old.zero_from { CHUNK_ZERO } else { 0 };
-        // SAFETY: the rest of the top is in no chunk; below it no chunk is free.
-        unsafe {
-            let pages = (old.end - old.top) / PAGE;
-            self.bins.insert(old.top, pages, self.bins.epoch, first | zero);
-        }
+        // SAFETY: the rest of the top is in no chunk.
+        unsafe { self.insert_rest(old.top, old.end, old.zero_from, first) };
     }
 
     /// Gives the top back to the kernel if it holds more than the arena keeps.
     pub(super) unsafe fn trim_top(&mut self) {
-        let mut threshold = config::TRIM_THRESHOLD.load(Relaxed);
-        if config::DYNAMIC_THRESHOLDS.load(Relaxed) {
-            // A program that has become smaller breathes less.
-            threshold = threshold.max(self.trim_slack.min(self.most_trim_slack()));
-        }
+        let threshold = config::TRIM_THRESHOLD.load(Relaxed);
         let pad = config::TOP_PAD.load(Relaxed);
-        if self.heap.spare_bytes() < threshold.saturating_add(pad) {
+        let spare = self.heap.spare_bytes();
+        if spare < threshold.saturating_add(pad) {
+            return;
+        }
+        let slack = self.slack();
+        let (threshold, pad) = (threshold.saturating_add(slack), pad.saturating_add(slack));
+        if spare < threshold.saturating_add(pad - slack) {
             return;
         }
         // SAFETY: the lock is held.
-        let mut freed = unsafe { self.leave_empty_heap() };
-        if freed == 0 {
+        if unsafe { self.leave_empty_heap() } == 0 {
             let bytes = self.heap.trim(threshold, pad);
-            freed = self.trimmed(bytes);
+            self.trimmed(bytes);
         }
-        self.was_trimmed |= freed > 0;
+        self.note_trimmed(spare.saturating_sub(self.heap.spare_bytes()));
+    }
+
+    /// Free bytes beyond the trim threshold that are not given back at once.
+    fn slack(&mut self) -> usize {
+        if !config::DYNAMIC_THRESHOLDS.load(Relaxed) {
+            return 0;
+        }
+        // A program that has become smaller breathes less.
+        let most = MOST_SLACK.max(self.bytes_in_use() / 2);
+        self.slack.bytes(os::coarse_milliseconds(), decay_milliseconds()).min(most)
+    }
+
+    fn note_trimmed(&mut self, bytes: usize) {
+        self.slack.note_trimmed(bytes, os::coarse_milliseconds());
+        self.decay.purged(bytes / PAGE);
+    }
+
+    /// Whether a heap of so many touched bytes goes back as soon as it is free; else it waits for the decay time, as its
+    /// chunks do.
+    pub(super) fn gives_at_once(&mut self, bytes: usize) -> bool {
+        let gives = self.slack() < bytes;
+        if gives {
+            self.note_trimmed(bytes);
+        }
+        gives
     }
 
     /// Gives the top back down to `pad` bytes, and an empty newest heap whole. Returns the bytes
@@ -165,11 +205,6 @@ impl Inner {
             self.heap_bytes -= bytes;
         }
         bytes
-    }
-
-    /// The most that the trim slack may be now.
-    fn most_trim_slack(&self) -> usize {
-        MAX_TRIM_SLACK.max(self.bytes_in_use() / 2)
     }
 
     /// Unmaps the newest heap if it is a mapped one of which nothing is in use. The main arena
@@ -215,7 +250,51 @@ impl Inner {
     }
 }
 
+fn decay_milliseconds() -> u64 {
+    config::DECAY_MS.load(Relaxed) as u64
+}
+
 /// Free bytes that a top chunk may keep, for reports.
 pub fn top_bytes(heap: &Heap) -> usize {
     heap.end - heap.top
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page_map;
+
+    /// An arena whose heap has 16 pages, at a multiple of 8, of which two are in use, and two more were touched.
+    fn with_heap() -> Inner {
+        let mapping = os::map(24 * PAGE).expose_provenance();
+        let base = mapping.next_multiple_of(8 * PAGE);
+        assert!(mapping != 0 && page_map::cover(base, 16 * PAGE));
+        let mut inner = Inner::new(1);
+        inner.heap = Heap {
+            source: Source::Mmap,
+            base,
+            top: base + 2 * PAGE,
+            end: base + 16 * PAGE,
+            zero_from: base + 4 * PAGE,
+            huge_to: 0,
+        };
+        inner
+    }
+
+    #[test]
+    fn what_a_heap_leaves_is_clean_where_nothing_was_touched() {
+        let mut inner = with_heap();
+        // SAFETY: the arena is this test's alone.
+        unsafe { inner.replace_heap(Heap::NONE) };
+        assert_eq!((inner.bins.dirty_pages(), inner.bins.pages()), (2, 14));
+    }
+
+    #[test]
+    fn a_gap_is_clean_where_nothing_was_touched() {
+        let mut inner = with_heap();
+        // SAFETY: as above.
+        let run = unsafe { inner.take_from_top(1, 8 * PAGE) };
+        assert_eq!(run.map_or(0, |run| run.flags & CHUNK_ZERO), CHUNK_ZERO);
+        assert_eq!((inner.bins.dirty_pages(), inner.bins.pages()), (2, 6));
+    }
 }

@@ -7,20 +7,27 @@
 //!
 //! Programs may call `sbrk` themselves between two growths, by any number of bytes. The break
 //! is then not where it was left: the heap ends, and a new one starts at the next page above.
-//! A break below the heap's end means that somebody took memory back that was not theirs; the
-//! break is then left alone for good.
+//! A break below the heap's end means that somebody took memory back that was not theirs: where nothing was touched, the
+//! heap is only shorter; else the break is left alone for good.
 
+use super::reach::REACH_BYTES;
 use super::{Heap, MAPPED, Source, adopt};
 use crate::config::{self, FIRST_BRK, TOP_PAD};
 use crate::os::{self, PAGE};
 use crate::page_map::{self, Owner};
 use crate::size_class::GRANULE;
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// The break was lowered below memory in use, somebody moves it at the same time, or the kernel has a
 /// wrong idea of it: it is not to be moved any more.
 static UNUSABLE: AtomicBool = AtomicBool::new(false);
+
+/// Where the break was left.
+static END: AtomicUsize = AtomicUsize::new(0);
+
+/// Most bytes of one growth, which would else be limited by the page map alone: its descriptions are memory, for good.
+const MOST: usize = REACH_BYTES;
 
 /// A heap of fewer bytes doubles when it grows.
 const DOUBLES_TO: usize = 1024 * 1024;
@@ -60,13 +67,15 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
     if now == 0 {
         return Grown::No;
     }
-    if heap.source == Source::Brk && now < heap.end {
-        if now < heap.zero_from {
+    if now < END.load(Relaxed) {
+        if heap.source != Source::Brk || now < heap.zero_from {
             UNUSABLE.store(true, Relaxed);
             return Grown::No;
         }
         // Untouched memory was taken from the top: the heap is only shorter.
+        let end = heap.end;
         heap.shorten((now & !(PAGE - 1)).max(heap.top));
+        MAPPED.brk.sub(end - heap.end);
     }
     let unit = os::page_size();
     // A program that lowered the break into a kernel page left the page's rest as dirty as it was.
@@ -87,9 +96,10 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
     else {
         return Grown::No;
     };
-    let Ok(increment) = isize::try_from(end - now) else {
+    if end - now > MOST {
         return Grown::No;
-    };
+    }
+    let increment = (end - now) as isize;
     // SAFETY: the rule of the break, checked above.
     let old = unsafe { os::sbrk(increment) }.addr();
     if old == 0 {
@@ -107,6 +117,7 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         UNUSABLE.fetch_or(!is_back, Relaxed);
         return Grown::No;
     }
+    END.store(end, Relaxed);
     MAPPED.brk.add(end - now);
     if contiguous {
         heap.end = end;
@@ -138,6 +149,7 @@ pub fn lower(heap: &mut Heap, keep_to: usize) -> usize {
         adopt(keep_to, bytes, 0);
         return 0;
     }
+    END.store(keep_to, Relaxed);
     MAPPED.brk.sub(bytes);
     heap.shorten(keep_to);
     bytes

@@ -29,7 +29,7 @@ pub struct Program {
 pub const THREADS: [u32; 5] = [1, 2, 4, 8, 16];
 
 /// Workloads of `workload`, and blocks that each of two threads allocates in about a second.
-const WORKLOADS: [(&str, u64); 11] = [
+const WORKLOADS: [(&str, u64); 12] = [
     ("larson", 12_000_000),
     ("burst", 3_000_000),
     ("hand-off", 5_000_000),
@@ -38,6 +38,7 @@ const WORKLOADS: [(&str, u64); 11] = [
     ("pareto", 5_000_000),
     ("cache-scratch", 5_000_000),
     ("large", 300_000),
+    ("batches", 30_000),
     ("calloc", 3_000_000),
     ("realloc", 2_500_000),
     ("threads", 3_000_000),

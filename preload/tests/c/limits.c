@@ -262,6 +262,33 @@ static void unblocked_break(int argc, char **argv) {
     CHECK((char *)sbrk(0) > trimmed + BLOCKS * SIZE / 2);
 }
 
+/* The same, and meanwhile the program lowers the break below what the heap there has: nothing is to lie in both. */
+static void lowered_break(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { BLOCKS = 700, SIZE = 127 * 1024, MORE = 20 };
+    static char *blocks[BLOCKS];
+    memset(malloc(20000), 1, 20000);
+    char *end = sbrk(0);
+    void *wall = mmap(end + 4096, 4096, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    CHECK(wall == end + 4096);
+    CHECK(malloc(SIZE));
+    CHECK(sbrk(-10 * 4096) == end && !munmap(wall, 4096));
+    for (int i = 0; i < BLOCKS; i++) {
+        CHECK(blocks[i] = malloc(SIZE));
+        fill(blocks[i], SIZE, i);
+    }
+    for (int i = 0; i < MORE; i++) {
+        size_t size = 40000 + i * 4096;
+        char *more = malloc(size);
+        CHECK(more);
+        for (int k = 0; k < BLOCKS; k++)
+            CHECK(more + size <= blocks[k] || blocks[k] + SIZE <= more);
+    }
+    for (int i = 0; i < BLOCKS; i++)
+        CHECK(holds(blocks[i], SIZE, i));
+}
+
 /* ---- what the kernel is asked for ---- */
 
 /* The first number in a file, read without an allocation. */
@@ -460,6 +487,7 @@ static const struct mode modes[] = {
     {"ordinary", ordinary},
     {"blocked_break", blocked_break},
     {"unblocked_break", unblocked_break},
+    {"lowered_break", lowered_break},
     {"more_than_the_machine", more_than_the_machine},
     {"locked", locked},
     {"opens", opens},

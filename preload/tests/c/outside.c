@@ -106,8 +106,26 @@ static void breathing(int argc, char **argv) {
     mark("end");
     for (int i = LIVE; i-- > 0;)
         free(live[i]);
-    /* What a program needs again that has become small is less. */
-    CHECK((char *)sbrk(0) - (char *)live[0] < 80 << 20);
+    /* What it needed again stays, and no more. */
+    CHECK((char *)sbrk(0) - (char *)live[0] < (MORE + 1) * (ptrdiff_t)size);
+}
+
+/* A program without much else that allocates and frees as many large blocks again and again. */
+static void breathing_alone(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { BLOCKS = 12, ROUNDS = 12, SETTLED = 4 };
+    const size_t size = 16 << 20;
+    free(malloc(size));
+    for (int round = 0; round < ROUNDS; round++) {
+        void *blocks[BLOCKS];
+        if (round == SETTLED)
+            mark("settled");
+        for (int i = 0; i < BLOCKS; i++)
+            CHECK(blocks[i] = malloc(size));
+        for (int i = 0; i < BLOCKS; i++)
+            free(blocks[i]);
+    }
+    mark("end");
 }
 
 /* The study's second program: someone else moves the break as well. The bytes
@@ -213,6 +231,7 @@ static const struct mode modes[] = {
     {"nothing", nothing},
     {"large", large},
     {"breathing", breathing},
+    {"breathing_alone", breathing_alone},
     {"foreign_break", foreign_break},
     {"study_break", study_break},
     {"lowered_break", lowered_break},

@@ -40,6 +40,8 @@ enum Name {
     CacheScratch,
     /// Blocks of 64 KiB to 4 MiB
     Large,
+    /// Batches of blocks of 256 KiB to 4 MiB, written, then all freed
+    Batches,
     /// calloc to 8 KiB
     Calloc,
     /// Buffers that grow by realloc, several at a time
@@ -61,6 +63,7 @@ fn main() {
         Name::Small => each(threads, |rng| patterns::replace(rng, args.ops, 10_000, 128)),
         Name::Pareto => each(threads, |rng| patterns::pareto(rng, args.ops)),
         Name::Large => each(threads, |rng| patterns::large(rng, args.ops)),
+        Name::Batches => each(threads, |rng| patterns::batches(rng, args.ops)),
         Name::Calloc => each(threads, |rng| patterns::calloc(rng, args.ops)),
         Name::Realloc => each(threads, |rng| patterns::realloc(rng, args.ops)),
     }

@@ -79,6 +79,21 @@ pub fn large(mut rng: Rng, ops: u64) {
     }
 }
 
+/// Allocates 100 blocks of 256 KiB to 4 MiB, writes to each of their pages, and frees them all, again and again.
+pub fn batches(mut rng: Rng, ops: u64) {
+    const BLOCKS: u64 = 100;
+    const PAGE: usize = 4096;
+    let mut size = || (rng.usize(256..512) << 10) << rng.u32(0..4);
+    for _ in 0..ops.div_ceil(BLOCKS) {
+        let write = |size| {
+            let mut block = Block::new(size);
+            (PAGE..size).step_by(PAGE).for_each(|at| *block.byte(at) = 1);
+            block
+        };
+        drop((0..BLOCKS).map(|_| write(size())).collect::<Vec<_>>());
+    }
+}
+
 /// Replaces random ones of 1000 blocks of up to 8 KiB by zeroed ones.
 pub fn calloc(mut rng: Rng, ops: u64) {
     let mut set: Vec<Option<Block>> = (0..1000).map(|_| None).collect();

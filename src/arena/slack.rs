@@ -1,0 +1,95 @@
+//! What a top keeps beyond the trim threshold: as much as the program needed again soon after it was trimmed.
+//!
+//! A program that allocates and frees the same megabytes by turns, at the end of the heap, would get new pages for
+//! them each time: a trim is done at once, for the sake of a process that does nothing afterwards. So what was touched
+//! anew within the decay time after a trim stays the next time. Then the low-water marks (`decay.rs`) tell how long.
+
+/// Decay times for which it holds what a program needed.
+const LASTING: u64 = 16;
+
+/// The slack of an arena's top. Bytes, and milliseconds of one clock.
+#[derive(Debug)]
+pub struct Slack {
+    /// What was needed again soon.
+    bytes: usize,
+    /// When some of it was last.
+    needed: u64,
+    /// What the last trims gave back, and was not needed again yet.
+    trimmed: usize,
+    /// When the last trim was.
+    since: u64,
+}
+
+impl Slack {
+    /// Nothing was trimmed.
+    pub const NONE: Self = Self { bytes: 0, needed: 0, trimmed: 0, since: 0 };
+
+    /// Takes note of a trim.
+    pub fn note_trimmed(&mut self, bytes: usize, now: u64) {
+        self.trimmed += bytes;
+        self.since = now;
+    }
+
+    /// Whether what is touched next is of interest.
+    pub fn is_open(&self) -> bool {
+        self.trimmed > 0
+    }
+
+    /// Takes note that the top was touched anew.
+    pub fn note_touched(&mut self, bytes: usize, now: u64, decay: u64) {
+        if now.saturating_sub(self.since) > decay {
+            self.trimmed = 0;
+            return;
+        }
+        let again = bytes.min(self.trimmed);
+        self.trimmed -= again;
+        self.bytes += again;
+        self.needed = now;
+    }
+
+    /// What stays now.
+    pub fn bytes(&mut self, now: u64, decay: u64) -> usize {
+        if now.saturating_sub(self.needed) > decay.saturating_mul(LASTING) {
+            self.bytes = 0;
+        }
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECAY: u64 = 1000;
+
+    #[test]
+    fn what_is_needed_again_soon_stays() {
+        let mut slack = Slack::NONE;
+        slack.note_trimmed(300, 5);
+        slack.note_trimmed(100, 10);
+        assert_eq!(slack.bytes(10, DECAY), 0);
+        slack.note_touched(150, 500, DECAY);
+        slack.note_touched(50, 1010, DECAY);
+        assert_eq!(slack.bytes(1010, DECAY), 200);
+        // The rest comes too late.
+        slack.note_touched(150, 1011, DECAY);
+        assert!(!slack.is_open());
+        // What a trim left above that counts once more, and no more than was trimmed.
+        slack.note_trimmed(40, 1100);
+        slack.note_touched(1000, 1101, DECAY);
+        assert_eq!(slack.bytes(1101, DECAY), 240);
+        assert!(!slack.is_open());
+    }
+
+    #[test]
+    fn it_does_not_last_for_ever() {
+        let mut slack = Slack::NONE;
+        slack.note_trimmed(100, 0);
+        slack.note_touched(100, 1, DECAY);
+        assert_eq!(slack.bytes(1 + LASTING * DECAY, DECAY), 100);
+        assert_eq!(slack.bytes(2 + LASTING * DECAY, DECAY), 0);
+        slack.note_trimmed(100, 0);
+        slack.note_touched(100, 1, u64::MAX);
+        assert_eq!(slack.bytes(u64::MAX, u64::MAX), 100);
+    }
+}
