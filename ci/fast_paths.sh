@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Counts the instructions of the fast paths of malloc and free in libarenite.so, from the entry
+# Counts the instructions of the fast paths of malloc and free, in C and in C++, in libarenite.so, from the entry
 # to the first return, and fails if there are more than 16 and 22, or any locked one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,9 @@ check() { # SYMBOL MOST
 
 check malloc 16
 check free 22
+# C++'s operators new and delete.
+check _Znwm 16
+check _ZdlPv 22
 
 # The library can not panic, and links nothing but libc.
 # Not `grep -q`, which ends before nm does: with pipefail that fails, and looks like no panic.

@@ -29,20 +29,31 @@ pub unsafe fn set_process_malloc() {
 /// malloc(3).
 #[inline(always)]
 pub fn malloc(bytes: usize) -> *mut c_void {
-    malloc::malloc_or(bytes, malloc_slow).cast()
+    malloc_or(bytes, malloc_slow)
 }
 
+/// As [`malloc`], with the caller's own way out of the fast path, which calls [`malloc_slow`].
+#[inline(always)]
+pub fn malloc_or(bytes: usize, slow: impl FnOnce(usize) -> *mut c_void) -> *mut c_void {
+    malloc::malloc_or(bytes, |bytes| slow(bytes).cast()).cast()
+}
+
+/// What [`malloc`] does beyond its fast path.
 #[cold]
 #[inline(never)]
-fn malloc_slow(bytes: usize) -> *mut u8 {
-    if PERTURB.load(Relaxed) != 0 { malloc_filled(bytes) } else { malloc::malloc_slow(bytes) }
+pub fn malloc_slow(bytes: usize) -> *mut c_void {
+    if PERTURB.load(Relaxed) != 0 {
+        malloc_filled(bytes)
+    } else {
+        malloc::malloc_slow(bytes).cast()
+    }
 }
 
 /// Apart from [`malloc_slow`], which then has nothing to do after the call.
 #[cold]
 #[inline(never)]
-fn malloc_filled(bytes: usize) -> *mut u8 {
-    served(malloc::malloc_slow(bytes), bytes)
+fn malloc_filled(bytes: usize) -> *mut c_void {
+    served(malloc::malloc_slow(bytes), bytes).cast()
 }
 
 /// What a slow path hands out: filled if `M_PERTURB` asks for that.

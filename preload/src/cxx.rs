@@ -78,6 +78,10 @@ extern "C" fn allocate(bytes: usize, _: usize) -> *mut c_void {
     c_api::malloc(bytes)
 }
 
+fn allocate_slow(bytes: usize, _: usize) -> *mut c_void {
+    c_api::malloc_slow(bytes)
+}
+
 /// The way of a throwing operator new that found no memory: calls the new-handler and tries
 /// again until there is memory or no handler is left, then throws.
 ///
@@ -215,66 +219,31 @@ unsafe extern "C" fn throw() {
 retry!(retry_or_throw, allocate);
 retry!(retry_aligned_or_throw, allocate_aligned);
 
-/// The way of a nothrow operator new that found no memory: the C++ runtime's own operator of
-/// this name, which calls the throwing form and returns null for whatever that throws. Null
-/// without a runtime.
-macro_rules! retry_nothrow {
-    ($($name:ident, $retry:ident($($align:ident)?) = $symbol:literal;)*) => {$(
-        /// Adds what called the operator: this is jumped to.
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name(bytes: usize, align: usize) -> *mut c_void {
-            #[cfg(target_arch = "x86_64")]
-            core::arch::naked_asm!("mov rdx, [rsp]", "jmp {retry}", retry = sym $retry);
-            #[cfg(target_arch = "aarch64")]
-            core::arch::naked_asm!("mov x2, x30", "b {retry}", retry = sym $retry);
-        }
-
-        unsafe extern "C" fn $retry(
-            bytes: usize,
-            _align: usize,
-            caller: *const c_void,
-        ) -> *mut c_void {
-            // SAFETY: the name is a C string; an operator of this name has this type, and
-            // throws nothing.
-            unsafe {
-                let mut next = libc::dlsym(libc::RTLD_NEXT, $symbol.as_ptr());
-                if next.is_null() {
-                    next = in_scope_of(caller, $symbol);
-                }
-                if next.is_null() {
-                    return next;
-                }
-                type Operator = unsafe extern "C" fn(
-                    usize $(, retry_nothrow!(@type $align))?, *const u8
-                ) -> *mut c_void;
-                let next: Operator = core::mem::transmute(next);
-                // The nothrow_t is an empty object; only its type counts.
-                let nothrow = 0u8;
-                next(bytes $(, retry_nothrow!(@value $align _align))?, &raw const nothrow)
-            }
-        }
-    )*};
-    (@type $align:ident) => { usize };
-    (@value $align:ident $value:ident) => { $value };
+/// operator new(size_t).
+///
+/// # Safety
+/// May throw; otherwise none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn _Znwm(bytes: usize) -> *mut c_void {
+    // SAFETY: no precondition.
+    c_api::malloc_or(bytes, |bytes| unsafe { new_slow(bytes, 0) })
 }
 
-retry_nothrow! {
-    retry_new, retry_new_for() = c"_ZnwmRKSt9nothrow_t";
-    retry_new_array, retry_new_array_for() = c"_ZnamRKSt9nothrow_t";
-    retry_aligned_new, retry_aligned_new_for(align) = c"_ZnwmSt11align_val_tRKSt9nothrow_t";
-    retry_aligned_new_array, retry_aligned_new_array_for(align) =
-        c"_ZnamSt11align_val_tRKSt9nothrow_t";
+/// operator new(size_t, align_val_t).
+///
+/// # Safety
+/// May throw; otherwise none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn _ZnwmSt11align_val_t(bytes: usize, align: usize) -> *mut c_void {
+    // SAFETY: no precondition.
+    unsafe { new_aligned(bytes, align) }
 }
 
 macro_rules! new {
-    ($($name:ident($($align:ident)?) = $allocate:ident or $retry:ident;)*) => {$(
-        /// An operator new.
-        ///
-        /// # Safety
-        /// May throw; otherwise none.
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name(bytes: usize $(, $align: usize)?) -> *mut c_void {
-            let align = 0 $(+ $align)?;
+    ($($name:ident = $allocate:ident or $retry:ident;)*) => {$(
+        /// Jumped to by an operator new.
+        #[inline(never)]
+        unsafe extern "C" fn $name(bytes: usize, align: usize) -> *mut c_void {
             let block = $allocate(bytes, align);
             if block.is_null() {
                 // The last thing this function does: a jump, so that no frame of it is in the
@@ -287,21 +256,14 @@ macro_rules! new {
     )*};
 }
 
-// The nothrow_t of the nothrow forms comes last and is not looked at.
 new! {
-    _Znwm() = allocate or retry_or_throw;
-    _Znam() = allocate or retry_or_throw;
-    _ZnwmSt11align_val_t(align) = allocate_aligned or retry_aligned_or_throw;
-    _ZnamSt11align_val_t(align) = allocate_aligned or retry_aligned_or_throw;
-    _ZnwmRKSt9nothrow_t() = allocate or retry_new;
-    _ZnamRKSt9nothrow_t() = allocate or retry_new_array;
-    _ZnwmSt11align_val_tRKSt9nothrow_t(align) = allocate_aligned or retry_aligned_new;
-    _ZnamSt11align_val_tRKSt9nothrow_t(align) = allocate_aligned or retry_aligned_new_array;
+    new_slow = allocate_slow or retry_or_throw;
+    new_aligned = allocate_aligned or retry_aligned_or_throw;
 }
 
 macro_rules! delete {
     ($($name:ident)*) => {$(
-        /// An operator delete. Sizes and alignments are not needed to find the block.
+        /// An operator delete. The alignment is not needed to find the block.
         ///
         /// # Safety
         /// The block is null or came from the matching operator new, and is not used any more.
@@ -313,9 +275,50 @@ macro_rules! delete {
     )*};
 }
 
-delete! {
-    _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm
-    _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
-    _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t
-    _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
+delete! { _ZdlPv _ZdlPvSt11align_val_t }
+
+/// The other forms call these, as the standard has it: a program may have replaced them by its own, and them alone.
+/// So the jump leads to whatever the dynamic linker found under the name.
+macro_rules! forward {
+    ($($name:ident = $other:literal $($arguments:ident)?;)*) => {$(
+        /// An operator new or delete that calls another one.
+        ///
+        /// # Safety
+        /// That one's.
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            #[cfg(target_arch = "x86_64")]
+            core::arch::naked_asm!(
+                $(forward!(@$arguments "mov rsi, rdx"),)?
+                concat!("jmp qword ptr [rip + ", $other, "@GOTPCREL]"),
+            );
+            #[cfg(target_arch = "aarch64")]
+            core::arch::naked_asm!(
+                $(forward!(@$arguments "mov x1, x2"),)?
+                concat!("adrp x16, :got:", $other),
+                concat!("ldr x16, [x16, :got_lo12:", $other, "]"),
+                "br x16",
+            );
+        }
+    )*};
+    // The third argument, an alignment, becomes the second one, which was a size.
+    (@without_size $move:literal) => { $move };
+}
+
+// libstdc++ and libc++ have the nothrow forms of new: they catch what the throwing form throws, and call that of the
+// same name.
+forward! {
+    _Znam = "_Znwm";
+    _ZnamSt11align_val_t = "_ZnwmSt11align_val_t";
+    _ZdaPv = "_ZdlPv";
+    _ZdlPvm = "_ZdlPv";
+    _ZdaPvm = "_ZdaPv";
+    _ZdlPvRKSt9nothrow_t = "_ZdlPv";
+    _ZdaPvRKSt9nothrow_t = "_ZdaPv";
+    _ZdaPvSt11align_val_t = "_ZdlPvSt11align_val_t";
+    _ZdlPvmSt11align_val_t = "_ZdlPvSt11align_val_t" without_size;
+    _ZdaPvmSt11align_val_t = "_ZdaPvSt11align_val_t" without_size;
+    _ZdlPvSt11align_val_tRKSt9nothrow_t = "_ZdlPvSt11align_val_t";
+    _ZdaPvSt11align_val_tRKSt9nothrow_t = "_ZdaPvSt11align_val_t";
 }

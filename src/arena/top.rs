@@ -41,7 +41,7 @@ impl Inner {
     /// # Safety
     /// As for [`Bins::insert`](super::chunk::Bins::insert), of which the flags are those of the first chunk.
     unsafe fn insert_rest(&mut self, start: usize, end: usize, zero_from: usize, flags: u8) {
-        let middle = zero_from.clamp(start, end);
+        let middle = zero_from.min(end).max(start);
         let parts = [(start, middle, 0), (middle, end, CHUNK_ZERO)];
         for (from, to, zero) in parts.into_iter().filter(|&(from, to, _)| from < to) {
             let first = if from == start { flags } else { 0 };
