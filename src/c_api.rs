@@ -251,7 +251,7 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
         M_TOP_PAD => (Key::TopPad, amount.min(1 << 30)),
         M_MMAP_THRESHOLD => (Key::MmapThreshold, amount),
         M_MMAP_MAX => (Key::MmapMax, usize::try_from(value).unwrap_or(0)),
-        M_ARENA_MAX if value > 0 => (Key::Arenas, amount),
+        M_ARENA_MAX if value >= 0 => (Key::Arenas, amount),
         M_PERTURB => (Key::Perturb, usize::from(value as u8)),
         M_MXFAST if (0..=160).contains(&value) => return 1,
         M_ARENA_TEST | M_CHECK_ACTION => return 1,

@@ -144,9 +144,16 @@ fn send(child: &Child, signal: i32) {
 #[test]
 fn signals_are_forwarded() {
     for mode in MODES {
-        for (name, signal) in
-            [("HUP", 1), ("INT", 2), ("QUIT", 3), ("USR1", 10), ("USR2", 12), ("TERM", 15)]
-        {
+        for (name, signal) in [
+            ("HUP", 1),
+            ("INT", 2),
+            ("QUIT", 3),
+            ("USR1", 10),
+            ("USR2", 12),
+            ("TERM", 15),
+            ("WINCH", 28),
+            ("IO", 29),
+        ] {
             let script = format!(
                 "trap 'echo got {name}; exit 9' {name}; echo ready
                  i=0; while [ $i -lt 6000 ]; do sleep 0.05; i=$((i + 1)); done"
@@ -162,6 +169,61 @@ fn signals_are_forwarded() {
         send(&child, libc::SIGTERM);
         assert_eq!(child.wait().expect("wait").signal(), Some(libc::SIGTERM), "{mode:?}");
     }
+}
+
+#[test]
+fn an_alarm_that_was_set_before_is_the_programs() {
+    for mode in MODES {
+        let mut command = arenite(mode);
+        // SAFETY: alarm(2) may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::alarm(1);
+                Ok(())
+            });
+        }
+        command.args(["--", "sleep", "60"]);
+        let outcome = finish(command);
+        assert_eq!(outcome.status.signal(), Some(libc::SIGALRM), "{mode:?}: {outcome}");
+    }
+}
+
+#[test]
+fn a_pipe_signal_that_is_ignored_is_inherited() {
+    for mode in MODES {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' PIPE; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_arenite")])
+            .args(mode)
+            .args(["--", "grep", "SigIgn", "/proc/self/status"])
+            .env("ARENITE_LIBRARY", library());
+        let outcome = finish(command);
+        let ignored = outcome.stdout.trim_end().rsplit('\t').next();
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        let pipe = 1 << (libc::SIGPIPE - 1);
+        assert_eq!(ignored.map(|mask| mask & pipe), Some(pipe), "{mode:?}: {outcome}");
+    }
+}
+
+#[test]
+fn where_nobody_listens_the_status_is_the_programs_all_the_same() {
+    for (program, status) in [("true", 0), ("no-such-program", 127)] {
+        let mut command = arenite(&["run", "--report"]);
+        let full =
+            std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+        command.args(["--", program]).stderr(full);
+        let code = command.status().expect("start the command").code();
+        assert_eq!(code, Some(status), "{program}");
+    }
+}
+
+#[test]
+fn the_settings_are_told_where_children_are_ignored() {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' CHLD; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_arenite"), "config"])
+        .env("ARENITE_LIBRARY", library());
+    finish(command).expect_success();
 }
 
 #[test]

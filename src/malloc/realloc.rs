@@ -6,7 +6,7 @@ use crate::arena::pages::is_huge;
 use crate::check::Misuse;
 use crate::config::MMAP_THRESHOLD_MAX;
 use crate::huge;
-use crate::os::PAGE;
+use crate::os::{self, PAGE};
 use crate::page_map::{self, KIND_LARGE};
 use crate::purge;
 use crate::purger;
@@ -41,7 +41,7 @@ unsafe fn resize_small(block: *mut u8, old: usize, bytes: usize, align: usize) -
         return block;
     }
     // SAFETY: the caller's contract.
-    unsafe { move_to(block, old, malloc_aligned(bytes, align), bytes) }
+    unsafe { move_to(block, old, bytes, align) }
 }
 
 /// # Safety
@@ -76,7 +76,7 @@ unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mu
                 return moved;
             }
         }
-        move_to(block, old, malloc_aligned(bytes, align), bytes)
+        move_to(block, old, bytes, align)
     }
 }
 
@@ -101,15 +101,22 @@ pub unsafe fn realloc_known(block: *mut u8, old: usize, bytes: usize) -> *mut u8
     }
 }
 
-/// Moves a block of `old` bytes to a new one of `bytes`, if there was memory for that.
+/// Moves a block of `old` bytes to a new one of `bytes`, if there is memory for that.
 ///
 /// # Safety
-/// As for [`realloc`]; the blocks hold so many bytes.
+/// As for [`realloc`]; the block holds so many bytes.
 #[inline]
-unsafe fn move_to(block: *mut u8, old: usize, new: *mut u8, bytes: usize) -> *mut u8 {
+unsafe fn move_to(block: *mut u8, old: usize, bytes: usize, align: usize) -> *mut u8 {
+    let shrinks = bytes <= old;
+    let errno = if shrinks { os::errno() } else { 0 };
+    let new = malloc_aligned(bytes, align);
     if new.is_null() {
-        // A block that shrinks can stay.
-        return if bytes <= old { block } else { new };
+        if shrinks {
+            // It can stay.
+            os::set_errno(errno);
+            return block;
+        }
+        return new;
     }
     // SAFETY: the caller's contract.
     unsafe {

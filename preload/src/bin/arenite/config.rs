@@ -1,6 +1,7 @@
 //! `arenite config`: the settings that a program would get that is started here.
 
 use crate::library::{Library, preload};
+use crate::supervise;
 use anyhow::{Context, Result, ensure};
 use comfy_table::{ContentArrangement, Table};
 use serde_json::{Value, json};
@@ -45,6 +46,7 @@ struct Setting<'a> {
 
 /// Prints the settings.
 pub fn run(options: &Options) -> Result<()> {
+    supervise::keep_statuses().context("SIGCHLD")?;
     let lines = ask(&options.library)?;
     let settings: Vec<_> = lines.lines().map(parse).collect::<Result<_>>()?;
     ensure!(!settings.is_empty(), "the library named no setting");

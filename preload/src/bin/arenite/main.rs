@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("arenite: {error:#}");
+        run::complain(format_args!("{error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -5,6 +5,7 @@ use crate::report::{Finished, Reports};
 use crate::supervise::{self, Ended};
 use anyhow::{Context, Result, anyhow};
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
@@ -82,10 +83,20 @@ pub fn run(options: &Options) -> ExitCode {
     match started {
         Ok(ended) => supervise::end_like(ended.status),
         Err(Failure { status, error }) => {
-            eprintln!("arenite: {error:#}");
+            complain(format_args!("{error:#}"));
             ExitCode::from(status)
         }
     }
+}
+
+/// Says something on standard error, where nobody may listen: the program's status counts all the same.
+pub fn say(what: impl Display) {
+    _ = write!(std::io::stderr(), "{what}");
+}
+
+/// Says what is wrong.
+pub fn complain(what: impl Display) {
+    say(format_args!("arenite: {what}\n"));
 }
 
 /// Becomes the program, so that nothing stands between it and the caller.
@@ -108,13 +119,13 @@ fn run_and_report(options: &Options) -> Result<Ended, Failure> {
     let reports = Reports::read(directory.path(), ended.pid);
     let finished = Finished { command: &options.target.command, ended: &ended, reports: &reports };
     if options.report {
-        eprint!("{}", finished.screen());
+        say(format_args!("{}", finished.screen()));
     }
     // The program's own status goes first: what fails from here on is only said.
     if let Some((path, file)) = json
         && let Err(error) = write_json(file, &finished)
     {
-        eprintln!("arenite: {}: {error:#}", path.display());
+        complain(format_args!("{}: {error:#}", path.display()));
     }
     Ok(ended)
 }
@@ -139,5 +150,6 @@ fn prepare(options: &Options) -> Result<(Command, OsString)> {
     let library = options.target.library()?;
     let mut command = Command::new(program);
     command.args(arguments).env("LD_PRELOAD", preload(library));
+    supervise::inherit_pipe_signal(&mut command);
     Ok((command, program.clone()))
 }

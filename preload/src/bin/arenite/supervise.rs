@@ -8,19 +8,65 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// The signals that somebody sends to a program to tell it something, or to end it.
-const PASSED_ON: [Signal; 8] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGCONT,
+/// The signals that are not passed on: those that a process's own instructions raise, those that stop it, which the
+/// terminal sends to the child as well, and what can not be caught.
+const OWN: [Signal; 14] = [
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGKILL,
+    Signal::SIGPIPE,
+    Signal::SIGSEGV,
+    Signal::SIGSTOP,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGXFSZ,
 ];
+
+/// Whether writing to a closed pipe was no signal to whoever started the command. (Rust's runtime has it ignored for itself,
+/// and by default again for its children.)
+static PIPE_IS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = {
+    extern "C" fn at_start() {
+        // SAFETY: all zeros is a valid action, which the call fills.
+        let ignored = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+        };
+        PIPE_IS_IGNORED.store(ignored, Relaxed);
+    }
+    at_start
+};
+
+/// Has the program begin with SIGPIPE as the command did.
+pub fn inherit_pipe_signal(command: &mut Command) {
+    if PIPE_IS_IGNORED.load(Relaxed) {
+        // SAFETY: between fork and exec the closure makes one system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+                Ok(())
+            });
+        }
+    }
+}
+
+/// Has the kernel keep the status of children, which it does not where whoever started the command set SIGCHLD to be ignored.
+pub fn keep_statuses() -> io::Result<()> {
+    Ok(set_default(Signal::SIGCHLD)?)
+}
 
 /// How a child ended, and what it took.
 #[derive(Debug)]
@@ -38,13 +84,11 @@ pub struct Ended {
 
 /// Runs the child to its end. The error is that of its start.
 pub fn run(command: &mut Command) -> io::Result<Ended> {
-    // The caller may have set SIGCHLD to be ignored, and the kernel then keeps no status.
-    set_default(Signal::SIGCHLD)?;
+    keep_statuses()?;
     // Blocked and read one by one, so that none is lost between the start of the child and its
     // end, and none is sent to a process id that is another's already.
-    let mut signals = SigSet::empty();
-    signals.extend(PASSED_ON);
-    signals.add(Signal::SIGCHLD);
+    let mut signals = SigSet::all();
+    OWN.iter().for_each(|&signal| signals.remove(signal));
     let inherited = signals.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
     // SAFETY: between fork and exec the closure makes one system call and builds an error from
     // errno; it neither allocates nor takes a lock.
@@ -65,11 +109,22 @@ pub fn run(command: &mut Command) -> io::Result<Ended> {
             if let Some(ended) = try_wait(pid, start)? {
                 return Ok(ended);
             }
-        } else if signal.ssi_code != libc::SI_KERNEL {
-            // What the terminal sends goes to the child, too, which is in the same group.
+        } else if signal.ssi_code != libc::SI_KERNEL || is_for_the_command_alone(number) {
             // SAFETY: the child is not waited for yet, so the number is its own.
             unsafe { libc::kill(pid, number) };
         }
+    }
+}
+
+/// Whether a signal that the kernel sent does not go to the child, too. What the terminal sends does, which is in the
+/// same group; but a session's leader alone hears that it is gone, and an alarm is that of one process.
+fn is_for_the_command_alone(number: i32) -> bool {
+    // SAFETY: no precondition.
+    let leads_session = || unsafe { libc::getsid(0) == libc::getpid() };
+    match number {
+        libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF => true,
+        libc::SIGHUP => leads_session(),
+        _ => false,
     }
 }
 

@@ -11,7 +11,8 @@ mod summary;
 mod table;
 
 use crate::library::Target;
-use crate::run::{Failure, create};
+use crate::run::{Failure, complain, create};
+use crate::supervise;
 use allocators::{Named, Setting};
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -114,7 +115,7 @@ pub fn run(options: &Options) -> ExitCode {
     match compare(options) {
         Ok(code) => code,
         Err(Failure { status, error }) => {
-            eprintln!("arenite: {error:#}");
+            complain(format_args!("{error:#}"));
             ExitCode::from(status)
         }
     }
@@ -124,9 +125,10 @@ fn compare(options: &Options) -> Result<ExitCode, Failure> {
     // Before the runs, which may take hours.
     let json = options.json.as_deref().map(create).transpose()?;
     let plot = options.plot.as_deref().map(create).transpose()?;
+    supervise::keep_statuses().context("SIGCHLD")?;
     let allocators = allocators::choose(options)?;
     if std::env::var_os("LD_PRELOAD").is_some_and(|set| !set.is_empty()) {
-        eprintln!("arenite: LD_PRELOAD is not passed on to the program");
+        complain("LD_PRELOAD is not passed on to the program");
     }
     let outcome = measure::measure(options, allocators)?;
     let summaries = Summary::of_all(&outcome.all);
