@@ -78,9 +78,10 @@ pub fn start() -> *mut Tcache {
         if key < NONE_LEFT && libc::pthread_setspecific(key, tcache.cast()) == 0 {
             // SAFETY: the word is the thread's, as long as it runs.
             (*tcache).may_be_drained(tls::address(), os::thread_id());
-        } else if key != MAKING && !os::is_main_thread() {
-            // Nobody would end the cache with its thread, which does without one.
-            tls::set(tcache::ended());
+        } else if !os::is_main_thread() {
+            // Nobody would end the cache with its thread, which does without one; where another thread is about to have
+            // the key, for now.
+            tls::set(if key == MAKING { tcache::empty() } else { tcache::ended() });
             Tcache::end(tcache);
             return core::ptr::null_mut();
         }

@@ -520,6 +520,7 @@ impl Arena {
         }
         // Nobody is attached until the calling thread says so.
         let head = self.remote.orphan();
+        self.remote_bytes.store(0, Relaxed);
         if head.is_null() {
             return;
         }

@@ -233,7 +233,7 @@ impl Inner {
         lender
     }
 
-    /// Whether a request of `class`, above the table of small sizes, should get pages of its own
+    /// Whether a request of `class`, above [`size_class::MAX_LENT`], should get pages of its own
     /// as long as the class has no slab.
     pub fn lends_pages(&mut self, class: Class) -> bool {
         let size = size_class::size(class) as u32;

@@ -157,8 +157,8 @@ pub unsafe fn clear_marks(slab: *mut Slab, start: usize) {
         let dropped = (*slab).dropped.load(Relaxed);
         let end = (carved + usize::from(rest)) * size;
         for offset in (0..end).step_by(size) {
-            // Dropped pages hold no marks, and are not to be touched. Mostly there are none: to ask for that
-            // first is a quarter of the instructions less.
+            // Dropped pages hold no marks, unless the kernel refused to take them, and are not to be touched: those marks
+            // stay. Mostly there are none: to ask for that first is a quarter of the instructions less.
             if dropped == 0 || dropped >> (offset / PAGE) & 1 == 0 {
                 Block::set_mark(core::ptr::with_exposed_provenance_mut(start + offset), 0);
             }
