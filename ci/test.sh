@@ -26,6 +26,7 @@ step "fast paths" ci/fast_paths.sh
 step "unit and integration tests" cargo test --quiet --workspace
 step "misuse, fork, threads, limits and page sizes with the invariants checked" ci/checked.sh
 step "loom models" ci/loom.sh
+step "loom models see what they are for: one of them" ci/loom_mutants.sh depot
 step "short stress" ci/stress.sh
 step "real programs" ci/programs.sh
 step "64-bit ARM, emulated" ci/aarch64.sh

@@ -3,7 +3,7 @@
 //! on the fast paths.
 
 use crate::arena::top::top_bytes;
-use crate::arena::{ARENAS, Inner};
+use crate::arena::{ARENAS, Arena, Inner};
 use crate::check::Text;
 use crate::config;
 use crate::heap::MAPPED;
@@ -31,6 +31,11 @@ pub struct ClassStats {
     pub cached: usize,
     /// Blocks given to thread caches since the start.
     pub refilled: u64,
+}
+
+impl ClassStats {
+    const NONE: Self =
+        Self { size: 0, slabs: 0, closed_slabs: 0, in_use: 0, cached: 0, refilled: 0 };
 }
 
 /// Figures of the process. Other threads go on meanwhile, so that sums may be off by what they
@@ -81,64 +86,87 @@ pub struct Stats {
 }
 
 /// Collects the figures. Takes each arena's lock once.
+#[inline(always)]
 pub fn collect() -> Stats {
-    Tcache::empty_vanished();
-    let mut stats = Stats {
-        brk_bytes: MAPPED.brk.get(),
-        mmap_bytes: MAPPED.mmap.get(),
-        peak_brk_bytes: MAPPED.brk.peak(),
-        peak_mmap_bytes: MAPPED.mmap.peak(),
-        huge_blocks: huge::BLOCKS.get(),
-        huge_bytes: huge::BYTES.get(),
-        arenas: ARENAS.count(),
-        heaps: MAPPED.heaps.get(),
-        thread_caches: Tcache::all().filter(|cache| cache.state() == State::Live).count(),
-        in_use_blocks: huge::BLOCKS.get(),
-        in_use_bytes: huge::BYTES.get(),
-        cached_blocks: huge::kept::blocks(),
-        cached_bytes: huge::kept::bytes(),
+    // In the caller's frame at once: a thread may have a stack of 16 KiB (PTHREAD_STACK_MIN).
+    let mut stats = Stats::NONE;
+    stats.fill();
+    stats
+}
+
+impl Stats {
+    const NONE: Self = Self {
+        brk_bytes: 0,
+        mmap_bytes: 0,
+        peak_brk_bytes: 0,
+        peak_mmap_bytes: 0,
+        huge_blocks: 0,
+        huge_bytes: 0,
+        arenas: 0,
+        heaps: 0,
+        thread_caches: 0,
+        in_use_blocks: 0,
+        in_use_bytes: 0,
+        cached_blocks: 0,
+        cached_bytes: 0,
         free_chunks: 0,
         free_chunk_bytes: 0,
         top_bytes: 0,
         remote_frees: 0,
         remote_pending_bytes: 0,
         lock_waits: 0,
-        classes: [ClassStats::default(); CLASSES],
+        classes: [const { ClassStats::NONE }; CLASSES],
     };
-    let mut out = [0usize; CLASSES];
-    for arena in ARENAS.iter() {
-        let (pending, remote) = arena.remote_figures();
-        stats.remote_pending_bytes += pending;
-        stats.remote_frees += remote;
-        stats.lock_waits += arena.lock_waits.load(Relaxed);
-        let Some(mut held) = arena.lock_open() else { continue };
-        arena.drain(&mut held);
-        stats.add_arena(&held, &mut out);
-    }
-    for (class, (figures, &out)) in stats.classes.iter_mut().zip(&out).enumerate().skip(1) {
-        figures.size = size_class::size(class);
-        figures.cached += Tcache::all().map(|cache| cache.count(class)).sum::<usize>()
-            + ARENAS.iter().map(|arena| arena.depot_count(class)).sum::<usize>();
-        figures.in_use = out.saturating_sub(figures.cached);
-        stats.in_use_blocks += figures.in_use;
-        stats.in_use_bytes += figures.in_use * figures.size;
-        stats.cached_blocks += figures.cached;
-        stats.cached_bytes += figures.cached * figures.size;
-    }
-    for cache in Tcache::all() {
-        let (pending_bytes, pending) = cache.pending_figures();
-        let large_bytes = cache.large_bytes();
-        let large = usize::from(large_bytes > 0);
-        stats.remote_pending_bytes += pending_bytes;
-        stats.cached_blocks += large;
-        stats.cached_bytes += large_bytes;
-        stats.in_use_blocks = stats.in_use_blocks.saturating_sub(pending + large);
-        stats.in_use_bytes = stats.in_use_bytes.saturating_sub(pending_bytes + large_bytes);
-    }
-    stats
-}
 
-impl Stats {
+    /// Enters the figures, where there are none yet.
+    #[inline(never)]
+    fn fill(&mut self) {
+        Tcache::empty_vanished();
+        self.brk_bytes = MAPPED.brk.get();
+        self.mmap_bytes = MAPPED.mmap.get();
+        self.peak_brk_bytes = MAPPED.brk.peak();
+        self.peak_mmap_bytes = MAPPED.mmap.peak();
+        self.huge_blocks = huge::BLOCKS.get();
+        self.huge_bytes = huge::BYTES.get();
+        self.arenas = ARENAS.count();
+        self.heaps = MAPPED.heaps.get();
+        self.thread_caches = Tcache::all().filter(|cache| cache.state() == State::Live).count();
+        self.in_use_blocks = self.huge_blocks;
+        self.in_use_bytes = self.huge_bytes;
+        self.cached_blocks = huge::kept::blocks();
+        self.cached_bytes = huge::kept::bytes();
+        let mut out = [0usize; CLASSES];
+        for arena in ARENAS.iter() {
+            let (pending, remote) = arena.remote_figures();
+            self.remote_pending_bytes += pending;
+            self.remote_frees += remote;
+            self.lock_waits += arena.lock_waits.load(Relaxed);
+            let Some(mut held) = arena.lock_open() else { continue };
+            arena.drain(&mut held);
+            self.add_arena(&held, &mut out);
+        }
+        for (class, (figures, &out)) in self.classes.iter_mut().zip(&out).enumerate().skip(1) {
+            figures.size = size_class::size(class);
+            figures.cached += Tcache::all().map(|cache| cache.count(class)).sum::<usize>()
+                + ARENAS.iter().map(|arena| arena.depot_count(class)).sum::<usize>();
+            figures.in_use = out.saturating_sub(figures.cached);
+            self.in_use_blocks += figures.in_use;
+            self.in_use_bytes += figures.in_use * figures.size;
+            self.cached_blocks += figures.cached;
+            self.cached_bytes += figures.cached * figures.size;
+        }
+        for cache in Tcache::all() {
+            let (pending_bytes, pending) = cache.pending_figures();
+            let large_bytes = cache.large_bytes();
+            let large = usize::from(large_bytes > 0);
+            self.remote_pending_bytes += pending_bytes;
+            self.cached_blocks += large;
+            self.cached_bytes += large_bytes;
+            self.in_use_blocks = self.in_use_blocks.saturating_sub(pending + large);
+            self.in_use_bytes = self.in_use_bytes.saturating_sub(pending_bytes + large_bytes);
+        }
+    }
+
     fn add_arena(&mut self, inner: &Inner, out: &mut [usize; CLASSES]) {
         for (class, (out, figures)) in out.iter_mut().zip(&mut self.classes).enumerate().skip(1) {
             let state = inner.class(class);
@@ -163,6 +191,16 @@ impl Stats {
 
     /// Writes the figures as one JSON object to a file descriptor.
     pub fn write_json(&self, fd: c_int) {
+        self.write_process(fd);
+        write_kernel_calls(fd);
+        for (class, figures) in self.classes.iter().enumerate().skip(1) {
+            figures.write(fd, class == 1);
+        }
+        os::write_all(fd, b"]}\n");
+    }
+
+    #[inline(never)]
+    fn write_process(&self, fd: c_int) {
         // SAFETY: no precondition.
         let pid = unsafe { libc::getpid() };
         let mut line = Text::new();
@@ -199,40 +237,47 @@ impl Stats {
         let policy = config::huge_pages_name(config::HUGE_PAGES.load(Relaxed));
         line.str(",\"huge_page_policy\":\"").str(policy).str("\"");
         os::write_all(fd, line.as_bytes());
+    }
+}
+
+#[inline(never)]
+fn write_kernel_calls(fd: c_int) {
+    let mut line = Text::new();
+    line.str(",\"kernel_calls\":{\"brk\":").number(KERNEL_CALLS.brk.load(Relaxed));
+    put_fields(
+        &mut line,
+        &[
+            ("mmap", KERNEL_CALLS.mmap.load(Relaxed)),
+            ("munmap", KERNEL_CALLS.munmap.load(Relaxed)),
+            ("mremap", KERNEL_CALLS.mremap.load(Relaxed)),
+            ("mprotect", 0),
+            ("madvise", KERNEL_CALLS.madvise.load(Relaxed)),
+            ("futex_wait", KERNEL_CALLS.futex_wait.load(Relaxed)),
+            ("futex_wake", KERNEL_CALLS.futex_wake.load(Relaxed)),
+        ],
+    );
+    line.str("},\"size_classes\":[");
+    os::write_all(fd, line.as_bytes());
+}
+
+impl ClassStats {
+    #[inline(never)]
+    fn write(&self, fd: c_int, is_first: bool) {
         let mut line = Text::new();
-        line.str(",\"kernel_calls\":{\"brk\":").number(KERNEL_CALLS.brk.load(Relaxed));
+        line.str(if is_first { "" } else { "," });
+        line.str("{\"size\":").number(self.size as u64);
         put_fields(
             &mut line,
             &[
-                ("mmap", KERNEL_CALLS.mmap.load(Relaxed)),
-                ("munmap", KERNEL_CALLS.munmap.load(Relaxed)),
-                ("mremap", KERNEL_CALLS.mremap.load(Relaxed)),
-                ("mprotect", 0),
-                ("madvise", KERNEL_CALLS.madvise.load(Relaxed)),
-                ("futex_wait", KERNEL_CALLS.futex_wait.load(Relaxed)),
-                ("futex_wake", KERNEL_CALLS.futex_wake.load(Relaxed)),
+                ("slabs", self.slabs as u64),
+                ("closed_slabs", self.closed_slabs as u64),
+                ("in_use", self.in_use as u64),
+                ("cached", self.cached as u64),
+                ("refilled", self.refilled),
             ],
         );
-        line.str("},\"size_classes\":[");
+        line.str("}");
         os::write_all(fd, line.as_bytes());
-        for (class, figures) in self.classes.iter().enumerate().skip(1) {
-            let mut line = Text::new();
-            line.str(if class == 1 { "" } else { "," });
-            line.str("{\"size\":").number(figures.size as u64);
-            put_fields(
-                &mut line,
-                &[
-                    ("slabs", figures.slabs as u64),
-                    ("closed_slabs", figures.closed_slabs as u64),
-                    ("in_use", figures.in_use as u64),
-                    ("cached", figures.cached as u64),
-                    ("refilled", figures.refilled),
-                ],
-            );
-            line.str("}");
-            os::write_all(fd, line.as_bytes());
-        }
-        os::write_all(fd, b"]}\n");
     }
 }
 
@@ -247,8 +292,9 @@ fn put_fields(line: &mut Text, fields: &[(&str, u64)]) {
 const STATUS: &CStr = c"/proc/self/status";
 
 /// A figure in kB of a file of /proc, in bytes; 0 when it can not be read (proc(5)).
+#[inline(never)]
 fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
-    let mut buffer = [0u8; 4096];
+    let mut buffer = [0u8; 2048];
     let text = os::read_file(file, &mut buffer);
     let digits =
         os::line_behind(text, name).unwrap_or_default().iter().filter(|b| b.is_ascii_digit());
@@ -282,54 +328,29 @@ pub fn write_report(pattern: &CStr) {
     if fd < 0 {
         return;
     }
-    collect().write_json(fd);
+    write_figures(fd);
     // SAFETY: the descriptor was opened above.
     unsafe { libc::close(fd) };
 }
 
+#[inline(never)]
+fn write_figures(fd: c_int) {
+    let mut stats = Stats::NONE;
+    stats.fill();
+    stats.write_json(fd);
+}
+
 /// Writes malloc_info(3)'s XML, version 1, through `put`.
 pub fn write_xml(mut put: impl FnMut(&[u8])) {
-    let stats = collect();
+    let mut stats = Stats::NONE;
+    stats.fill();
     put(b"<malloc version=\"1\">\n");
-    for arena in ARENAS.iter() {
-        let Some(held) = arena.lock_open() else { continue };
-        let (system, peak) = (held.heap_bytes as u64, held.peak_heap_bytes as u64);
-        let (top, free, chunks) = {
-            // SAFETY: the lock is held.
-            let chunks = unsafe { held.bins.count() } as u64;
-            (top_bytes(&held.heap), held.bins.pages() * PAGE, chunks)
-        };
-        let mut classes = [(0usize, 0u32, 0usize); CLASSES];
-        for (class, figures) in classes.iter_mut().enumerate().skip(1) {
-            let state = held.class(class);
-            *figures = (size_class::size(class), state.slabs, state.out);
-        }
-        drop(held);
-        let mut line = Text::new();
-        line.str("<heap nr=\"").number(u64::from(arena.id())).str("\">\n<sizes>\n");
-        put(line.as_bytes());
-        for &(size, slabs, out) in classes.iter().filter(|figures| figures.1 > 0) {
-            let mut line = Text::new();
-            let total = out * size;
-            line.str("  <size from=\"").number(size as u64);
-            line.str("\" to=\"").number(size as u64);
-            line.str("\" total=\"").number(total as u64);
-            line.str("\" count=\"").number(out as u64);
-            line.str("\" slabs=\"").number(u64::from(slabs)).str("\"/>\n");
-            put(line.as_bytes());
-        }
-        let mut line = Text::new();
-        line.str("</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
-        line.str("<total type=\"rest\" count=\"").number(chunks);
-        line.str("\" size=\"").number(free as u64).str("\"/>\n");
-        line.str("<total type=\"top\" count=\"1\" size=\"").number(top as u64).str("\"/>\n");
-        line.str("<system type=\"current\" size=\"").number(system).str("\"/>\n");
-        line.str("<system type=\"max\" size=\"").number(peak).str("\"/>\n");
-        line.str("<aspace type=\"total\" size=\"").number(system).str("\"/>\n");
-        line.str("<aspace type=\"mprotect\" size=\"").number(system).str("\"/>\n");
-        line.str("</heap>\n");
-        put(line.as_bytes());
-    }
+    ARENAS.iter().for_each(|arena| write_heap_xml(arena, &mut put));
+    write_totals_xml(&stats, &mut put);
+}
+
+#[inline(never)]
+fn write_totals_xml(stats: &Stats, put: &mut impl FnMut(&[u8])) {
     let mut line = Text::new();
     line.str("<total type=\"fast\" count=\"").number(stats.cached_blocks as u64);
     line.str("\" size=\"").number(stats.cached_bytes as u64).str("\"/>\n");
@@ -343,6 +364,47 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
     line.str("<aspace type=\"total\" size=\"").number(stats.heap_bytes() as u64).str("\"/>\n");
     line.str("<aspace type=\"mprotect\" size=\"").number(stats.heap_bytes() as u64);
     line.str("\"/>\n</malloc>\n");
+    put(line.as_bytes());
+}
+
+#[inline(never)]
+fn write_heap_xml(arena: &Arena, put: &mut impl FnMut(&[u8])) {
+    let Some(held) = arena.lock_open() else { return };
+    let (system, peak) = (held.heap_bytes as u64, held.peak_heap_bytes as u64);
+    let (top, free, chunks) = {
+        // SAFETY: the lock is held.
+        let chunks = unsafe { held.bins.count() } as u64;
+        (top_bytes(&held.heap), held.bins.pages() * PAGE, chunks)
+    };
+    let mut classes = [(0usize, 0u32, 0usize); CLASSES];
+    for (class, figures) in classes.iter_mut().enumerate().skip(1) {
+        let state = held.class(class);
+        *figures = (size_class::size(class), state.slabs, state.out);
+    }
+    drop(held);
+    let mut line = Text::new();
+    line.str("<heap nr=\"").number(u64::from(arena.id())).str("\">\n<sizes>\n");
+    put(line.as_bytes());
+    for &(size, slabs, out) in classes.iter().filter(|figures| figures.1 > 0) {
+        let mut line = Text::new();
+        let total = out * size;
+        line.str("  <size from=\"").number(size as u64);
+        line.str("\" to=\"").number(size as u64);
+        line.str("\" total=\"").number(total as u64);
+        line.str("\" count=\"").number(out as u64);
+        line.str("\" slabs=\"").number(u64::from(slabs)).str("\"/>\n");
+        put(line.as_bytes());
+    }
+    let mut line = Text::new();
+    line.str("</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
+    line.str("<total type=\"rest\" count=\"").number(chunks);
+    line.str("\" size=\"").number(free as u64).str("\"/>\n");
+    line.str("<total type=\"top\" count=\"1\" size=\"").number(top as u64).str("\"/>\n");
+    line.str("<system type=\"current\" size=\"").number(system).str("\"/>\n");
+    line.str("<system type=\"max\" size=\"").number(peak).str("\"/>\n");
+    line.str("<aspace type=\"total\" size=\"").number(system).str("\"/>\n");
+    line.str("<aspace type=\"mprotect\" size=\"").number(system).str("\"/>\n");
+    line.str("</heap>\n");
     put(line.as_bytes());
 }
 

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Outcome, build, compile, compile_with, finish, library, on_system, passes, run};
+use common::{
+    Outcome, build, compile, compile_with, finish, library, on_system, passes, run, run_in, scratch,
+};
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
@@ -287,6 +289,16 @@ fn malloc_info_writes_well_formed_xml() {
 #[test]
 fn malloc_info_writes_to_a_stream_in_memory() {
     passes("statistics.c", &["info_memstream"]);
+}
+
+#[test]
+fn the_smallest_stack_is_enough_for_all_figures() {
+    let report = scratch().join("small_stack.json");
+    let variables = [("ARENITE_REPORT", report.to_str().expect("a path of text"))];
+    run_in(&compile("statistics.c"), &["small_stack"], &variables).expect_done();
+    assert!(
+        on_system() || std::fs::read_to_string(&report).is_ok_and(|text| text.ends_with("]}\n"))
+    );
 }
 
 type Element = (usize, String, Vec<(String, String)>);

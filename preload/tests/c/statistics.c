@@ -190,7 +190,31 @@ static void info_memstream(int argc, char **argv) {
     }
 }
 
+static void *asks_and_exits(void *stream) {
+    CHECK(malloc_info(0, stream) == 0);
+    malloc_stats();
+    mallinfo2();
+    malloc_trim(0);
+    say("done", 1);
+    /* The report is written by this thread. */
+    exit(0);
+}
+
+/* A thread with the smallest stack that there is. */
+static void small_stack(int argc, char **argv) {
+    (void)argc, (void)argv;
+    FILE *stream = fopen("/dev/null", "w");
+    CHECK(stream && fputs("", stream) >= 0);
+    pthread_t thread;
+    pthread_attr_t small;
+    CHECK(!pthread_attr_init(&small));
+    CHECK(!pthread_attr_setstacksize(&small, (size_t)sysconf(_SC_THREAD_STACK_MIN)));
+    CHECK(!pthread_create(&thread, &small, asks_and_exits, stream));
+    pthread_join(thread, NULL);
+}
+
 static const struct mode modes[] = {
+    {"small_stack", small_stack},
     {"info_grows", info_grows},     {"info_cached", info_cached},
     {"info_threads", info_threads}, {"options", options},
     {"trim", trim},                 {"stats", stats},
