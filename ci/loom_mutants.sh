@@ -203,7 +203,7 @@ mutant gate $file 'enter: does not wait' \
 mutant gate $file 'leave: release -> relaxed' \
     's/store\(OPEN, Release\)/store(OPEN, Relaxed)/'
 mutant gate $file 'hold: also while the thread is inside' \
-    's/self\.state\.compare_exchange\(OPEN, held, Acquire, Relaxed\)\.is_ok\(\)/self.state.swap(held, Acquire) \& STATE < HELD/'
+    's/self\.state\.compare_exchange\(OPEN, held, AcqRel, Relaxed\)\.is_ok\(\)/self.state.swap(held, Acquire) \& STATE < HELD/'
 mutant gate $file 'release: release -> relaxed' \
     's/swap\(next, Release\)/swap(next, Relaxed)/'
 mutant gate $file 'release: wakes nobody' \

@@ -19,6 +19,7 @@ use crate::heap;
 use crate::os;
 use crate::purger;
 use crate::tcache::Tcache;
+use crate::thread;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -53,6 +54,7 @@ pub fn register() {
 
 unsafe extern "C" fn child() {
     purger::after_fork();
+    thread::after_fork();
     let thread = os::thread_number();
     for arena in ARENAS.iter() {
         // SAFETY: this is the child, with one thread.

@@ -92,6 +92,7 @@ fn give(block: *mut u8, Shape { size, huge_pages, .. }: Shape) -> *mut u8 {
         return ptr::null_mut();
     }
     if huge_pages {
+        // For all of it, so that it stays one mapping.
         // SAFETY: the block's own memory.
         unsafe { os::prefer_huge_pages(block.addr(), size) };
     }

@@ -6,8 +6,9 @@ mod threads;
 
 pub use files::{leave_open_files, line_behind, read_file, write_all};
 pub use threads::{
-    HAS_BARRIER, barrier, futex_wait, futex_wake, has_thread, is_main_thread, is_single_threaded,
-    run_as_main_thread, thread_id, thread_number, without_signals, word_of_this_process, yield_now,
+    HAS_BARRIER, barrier, count_threads, futex_wait, futex_wake, has_thread, is_main_thread,
+    is_single_threaded, run_as_main_thread, thread_id, thread_number, without_signals,
+    word_of_this_process, yield_now,
 };
 
 use core::ffi::c_int;
@@ -329,20 +330,16 @@ unsafe fn advise(start: *mut u8, bytes: usize, advice: c_int) -> bool {
     keeping_errno(|| unsafe { libc::madvise(start.cast(), bytes, advice) == 0 })
 }
 
-/// Asks for huge pages in the part of the range that is whole ones (`MADV_HUGEPAGE`). A kernel
+/// Asks for huge pages in the range (`MADV_HUGEPAGE`), which the kernel gives where one lies in it as a whole. A kernel
 /// that has none refuses, and all stays as it is.
 ///
 /// # Safety
 /// The range is anonymous private memory of the caller's.
 pub unsafe fn prefer_huge_pages(start: usize, bytes: usize) {
-    let end = (start + bytes) & !(HUGE_PAGE - 1);
-    let Some(start) = round_up(start, HUGE_PAGE).filter(|&start| start < end) else {
-        return;
-    };
-    whole_pages(start, end);
+    whole_pages(start, bytes);
     let memory = core::ptr::with_exposed_provenance_mut(start);
     // SAFETY: only how the kernel backs the memory changes.
-    unsafe { advise(memory, end - start, libc::MADV_HUGEPAGE) };
+    unsafe { advise(memory, bytes, libc::MADV_HUGEPAGE) };
 }
 
 /// Asks for small pages in a range, of which little is touched here and there (`MADV_NOHUGEPAGE`): where the

@@ -65,9 +65,12 @@ static HANDLE: AtomicUsize = AtomicUsize::new(0);
 /// state and handle, and no helper. (One of vfork(2) shares all memory, this word too, and the helper.)
 static IS_HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// A thread that had a cache ended, or a fork left it behind: where there is one cache now, the process has one thread,
+/// A thread that had a cache ended, or a fork left it behind: where there is one cache now, the process may have one thread,
 /// of which libc knows only as long as there never was another one.
 static HAD_OTHERS: AtomicBool = AtomicBool::new(false);
+
+/// The epoch in which the kernel was last asked how many threads there are.
+static COUNTED_IN: AtomicU64 = AtomicU64::new(0);
 
 /// Requests of so many bytes start no helper.
 const MAY_BE_THE_LOADERS: RangeInclusive<usize> = 897..=1152;
@@ -179,7 +182,7 @@ fn poll_now(cache: &Tcache, may_start: bool) {
         state => {
             may_start
                 && may_be_worth_it()
-                && may_run(cache)
+                && may_run(cache, epoch)
                 && start_from(state, epoch) == Some(true)
         }
     };
@@ -270,12 +273,21 @@ fn join() {
 }
 
 /// Whether the thread of the cache may start the helper.
-fn may_run(cache: &Tcache) -> bool {
-    // Not every libc tells how many threads there are.
-    let knows_others = HAD_OTHERS.load(Relaxed) || cfg!(not(target_env = "gnu"));
-    let is_alone = os::is_single_threaded() || knows_others && threads() <= 1;
-    // The child of vfork(2) goes on with the cache of its parent's thread: what it starts would end with it.
-    !is_alone && config::PURGE_THREAD.load(Relaxed) && cache.thread_id() == os::thread_id()
+fn may_run(cache: &Tcache, epoch: u64) -> bool {
+    if os::is_single_threaded() || !config::PURGE_THREAD.load(Relaxed) {
+        return false;
+    }
+    // Not every libc tells how many threads there are; and of those that have no cache only the kernel knows.
+    let may_be_alone = HAD_OTHERS.load(Relaxed) || cfg!(not(target_env = "gnu"));
+    if may_be_alone && threads() <= 1 {
+        let was_counted = COUNTED_IN.swap(epoch, Relaxed) == epoch;
+        if was_counted || os::count_threads() <= 1 {
+            return false;
+        }
+    }
+    // The child of vfork(2) goes on with the cache of its parent's thread: what it starts would end with it. (A first
+    // thread without a key has no number.)
+    [0, os::thread_id()].contains(&cache.thread_id())
 }
 
 /// Starts the helper; whether there is one now. The caller holds no lock. A handler that forks in the middle would

@@ -113,6 +113,11 @@ fn own() -> *mut Tcache {
     now
 }
 
+/// In the child after fork, where the thread that was making the key may not be.
+pub fn after_fork() {
+    _ = KEY.compare_exchange(MAKING, NO_KEY, Relaxed, Relaxed);
+}
+
 /// Takes the calling thread's cache away; its next slow path may get one again.
 pub fn drop_cache() {
     let tcache = own();

@@ -100,8 +100,7 @@ impl Window {
         }
     }
 
-    /// Says where the window begins. Called once, under the arena's lock, before the arena's
-    /// first heap is used.
+    /// Says where the window begins. Called under the arena's lock, and no more once that is said.
     pub fn place(&self, base: usize) {
         if self.is_main() || !self.entries.load(Acquire).is_null() {
             self.base.store(base, Relaxed);

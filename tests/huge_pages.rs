@@ -73,6 +73,18 @@ fn main() {
         // The kernel may join pages meanwhile.
         assert!((before.min(after)..=before.max(after)).contains(&told), "{before} {told} {after}");
     });
+    with_policy(ALWAYS, "a block that is no whole number of them is kept", || {
+        let size = 40 * MIB + 7 * 4096;
+        for _ in 0..100 {
+            let block = allocate(size);
+            // SAFETY: allocated with this layout, and used by nobody.
+            unsafe { ARENITE.dealloc(block, layout(size)) };
+            if arenite::stats::collect().cached_bytes >= size {
+                return;
+            }
+        }
+        panic!("none of {size} bytes is kept");
+    });
     with_policy(ALWAYS, "a block that becomes large", || {
         let small = allocate(MIB);
         // SAFETY: the block is as long as said.

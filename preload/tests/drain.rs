@@ -47,6 +47,11 @@ fn no_child_waits_for_who_drained_its_thread() {
 }
 
 #[test]
+fn a_child_in_the_same_memory_waits_for_who_drains_its_thread() {
+    passes("in_drain.c", &["child_in_the_same_memory"]).expect_done();
+}
+
+#[test]
 fn a_blocked_signal_stays_blocked() {
     passes("drain.c", &["blocked_signal"]).expect_done();
 }

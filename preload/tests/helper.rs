@@ -32,6 +32,11 @@ fn is_not_there_for_the_last_thread() {
 }
 
 #[test]
+fn is_there_beside_threads_without_blocks() {
+    run_in(&compile("helper.c"), &["starts_beside_threads_without_blocks"], &QUICK).expect_done();
+}
+
+#[test]
 fn is_started_by_the_process_and_not_by_a_child_in_its_memory() {
     run_in(&compile("helper.c"), &["starts_after_a_vfork"], &QUICK).expect_done();
 }

@@ -71,6 +71,11 @@ fn goes_on_with_the_break_when_it_can_move_again() {
 }
 
 #[test]
+fn a_break_that_moves_while_there_is_no_memory_is_the_programs() {
+    passes("limits.c", &["break_without_memory"]);
+}
+
+#[test]
 fn a_break_that_was_lowered_elsewhere_is_noticed() {
     passes("limits.c", &["lowered_break"]);
 }

@@ -36,7 +36,7 @@ impl Inner {
     }
 
     /// Makes what was top chunk, and is in none, free chunks: what was touched, and what was not, from `zero_from` on.
-    /// A chunk below of the same kind would be part of the top, but for a clean one below a dirty top.
+    /// They do not coalesce with what is free below.
     ///
     /// # Safety
     /// As for [`Bins::insert`](super::chunk::Bins::insert), of which the flags are those of the first chunk.
@@ -100,7 +100,8 @@ impl Inner {
     /// Takes note that the top touches memory.
     fn note_touched(&mut self, bytes: usize) {
         if self.slack.is_open() {
-            self.slack.note_touched(bytes, os::coarse_milliseconds(), decay_milliseconds());
+            let most = self.most_slack();
+            self.slack.note_touched(bytes, most, os::coarse_milliseconds(), decay_milliseconds());
         }
         self.ask_for_huge_pages();
     }
@@ -164,24 +165,24 @@ impl Inner {
         if !config::DYNAMIC_THRESHOLDS.load(Relaxed) {
             return 0;
         }
-        // A program that has become smaller breathes less.
-        let most = MOST_SLACK.max(self.bytes_in_use() / 2);
+        let most = self.most_slack();
         self.slack.bytes(os::coarse_milliseconds(), decay_milliseconds()).min(most)
     }
 
-    fn note_trimmed(&mut self, bytes: usize) {
-        self.slack.note_trimmed(bytes, os::coarse_milliseconds());
-        self.decay.purged(bytes / PAGE);
+    /// A program that has become smaller breathes less.
+    fn most_slack(&self) -> usize {
+        MOST_SLACK.max(self.bytes_in_use() / 2)
     }
 
-    /// Whether a heap of so many touched bytes goes back as soon as it is free; else it waits for the decay time, as its
-    /// chunks do.
+    /// Takes note of touched memory that went back at once.
+    pub(super) fn note_trimmed(&mut self, bytes: usize) {
+        self.slack.note_trimmed(bytes, os::coarse_milliseconds());
+    }
+
+    /// Whether a heap of so many touched bytes goes back as soon as it is free; else, as long as all that is free and
+    /// touched is no more than the slack, it waits for the decay time, as its chunks do.
     pub(super) fn gives_at_once(&mut self, bytes: usize) -> bool {
-        let gives = self.slack() < bytes;
-        if gives {
-            self.note_trimmed(bytes);
-        }
-        gives
+        self.slack() < self.dirty_pages() * PAGE + bytes
     }
 
     /// Gives the top back down to `pad` bytes, and an empty newest heap whole. Returns the bytes

@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize};
 /// wrong idea of it: it is not to be moved any more.
 static UNUSABLE: AtomicBool = AtomicBool::new(false);
 
-/// Where the break was left.
+/// Where the break's newest heap ends.
 static END: AtomicUsize = AtomicUsize::new(0);
 
 /// Most bytes of one growth, which would else be limited by the page map alone: its descriptions are memory, for good.
@@ -75,6 +75,7 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         // Untouched memory was taken from the top: the heap is only shorter.
         let end = heap.end;
         heap.shorten((now & !(PAGE - 1)).max(heap.top));
+        END.store(heap.end, Relaxed);
         MAPPED.brk.sub(end - heap.end);
     }
     let unit = os::page_size();

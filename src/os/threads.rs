@@ -120,6 +120,15 @@ pub fn has_thread(id: i32) -> bool {
     })
 }
 
+/// How many threads the process has (proc_pid_status(5)); 0 where that can not be read.
+pub fn count_threads() -> usize {
+    let mut buffer = [0; 2048];
+    let text = super::read_file(c"/proc/self/status", &mut buffer);
+    let digits = super::line_behind(text, b"Threads:").unwrap_or_default();
+    let digits = digits.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(0, |count, &digit| count * 10 + usize::from(digit - b'0'))
+}
+
 /// Signals that a thread's own instructions raise: blocked ones would end the process. (SIGSYS: a sandbox may
 /// emulate system calls in its handler, see seccomp(2).)
 const OWN_SIGNALS: [c_int; 6] =

@@ -20,7 +20,7 @@
 use super::block::Block;
 use super::prim::{self, AtomicU32};
 use core::ptr;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 const OPEN: u32 = 0;
 const BUSY: u32 = 1;
@@ -71,7 +71,8 @@ impl Gate {
         loop {
             // Acquire pairs with the release of `release`: what was taken is known. And with that of
             // `leave`, of the thread that had the cache before.
-            match self.state.compare_exchange(OPEN, BUSY, Acquire, Relaxed) {
+            // Where it fails, with that of `hold`: `is_gone` knows what who is inside did before.
+            match self.state.compare_exchange(OPEN, BUSY, Acquire, Acquire) {
                 Ok(_) => return Passage::First,
                 Err(BUSY) => return Passage::Again,
                 Err(DRAINED) => {
@@ -104,8 +105,8 @@ impl Gate {
     /// Lets another one in, of that number, if nobody is inside and nothing was taken since the thread was.
     pub fn hold(&self, holder: i32) -> bool {
         let held = HELD | (holder as u32) << HOLDER_SHIFT;
-        // Acquire pairs with the release of `leave`.
-        self.state.compare_exchange(OPEN, held, Acquire, Relaxed).is_ok()
+        // Acquire pairs with the release of `leave`, release with the acquire of `enter`.
+        self.state.compare_exchange(OPEN, held, AcqRel, Relaxed).is_ok()
     }
 
     /// Whether nobody is inside, and nothing was taken, at this instant.

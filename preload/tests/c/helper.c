@@ -226,12 +226,29 @@ static void none_for_the_last_thread(int argc, char **argv) {
     say("done", 1);
 }
 
+static void *never_allocates(void *unused) {
+    for (;;)
+        pause();
+    return unused;
+}
+
+/* Of the threads that are left, one has a cache. */
+static void starts_beside_threads_without_blocks(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    CHECK(!pthread_create(&thread, NULL, bursts_once, NULL));
+    CHECK(!pthread_join(thread, NULL));
+    WAIT_UNTIL(!helper(), 1000, 10000)
+    CHECK(!pthread_create(&thread, NULL, never_allocates, NULL));
+    wait_for_helper();
+    say("done", 1);
+}
+
 /* The child of vfork(2) is in the memory of its parent, whose helper it can not start: that would end with it. */
 static void starts_after_a_vfork(int argc, char **argv) {
     (void)argc, (void)argv;
     burst();
     start_sleeper();
-    CHECK(!helper());
     pid_t child = vfork();
     if (!child) {
         burst();
@@ -281,6 +298,7 @@ static void starts_one_where_a_handler_forks(int argc, char **argv) {
 
 static const struct mode modes[] = {
     {"none_for_the_last_thread", none_for_the_last_thread},
+    {"starts_beside_threads_without_blocks", starts_beside_threads_without_blocks},
     {"starts_after_a_vfork", starts_after_a_vfork},
     {"starts_one_where_a_handler_forks", starts_one_where_a_handler_forks},
     {"sleeps_beside_locked", sleeps_beside_locked},

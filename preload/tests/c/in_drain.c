@@ -99,6 +99,13 @@ static void *trims(void *unused) {
     return unused;
 }
 
+static void *trims_alone(void *unused) {
+    malloc_trim(0);
+    /* Where the kernel has no such barrier. */
+    atomic_store(&in_drain, NULL);
+    return unused;
+}
+
 /* The thread makes a child, by no fork of libc's that the library would hear of: there is nobody inside its gate. */
 static void child_without_handlers(int argc, char **argv) {
     (void)argc, (void)argv;
@@ -124,10 +131,46 @@ static void child_without_handlers(int argc, char **argv) {
     say("done", 1);
 }
 
+static atomic_int child_is_there, child_is_done;
+
+static void stalls(void) {
+    while (!atomic_load(&child_is_there))
+        usleep(1000);
+    /* For longer than a thread has patience for who is inside its gate. */
+    usleep(300000);
+    CHECK(!atomic_load(&child_is_done));
+}
+
+/* The child of vfork(2), which is in the same memory, waits for who drains its parent's thread. */
+static void child_in_the_same_memory(int argc, char **argv) {
+    (void)argc, (void)argv;
+    fill_bins();
+    atomic_store(&in_drain, stalls);
+    pthread_t thread;
+    CHECK(!pthread_create(&thread, NULL, trims_alone, NULL));
+    while (atomic_load(&in_drain))
+        usleep(100);
+    pid_t child = vfork();
+    CHECK(child >= 0);
+    if (!child) {
+        atomic_store(&child_is_there, 1);
+        fill_bins();
+        atomic_store(&child_is_done, 1);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(!pthread_join(thread, NULL));
+    fill_bins();
+    fill_bins();
+    say("done", 1);
+}
+
 int main(int argc, char **argv) {
     static const struct mode modes[] = {
         {"fork_in_handler", fork_in_handler},
         {"child_without_handlers", child_without_handlers},
+        {"child_in_the_same_memory", child_in_the_same_memory},
         {NULL, NULL},
     };
     return run_mode(modes, argc, argv);

@@ -1,5 +1,6 @@
 /* Programs that run under limits which the test sets, or without preload. */
 #include "check.h"
+#include <sys/resource.h>
 #include <dlfcn.h>
 #include <stdatomic.h>
 
@@ -274,9 +275,9 @@ static void lowered_break(int argc, char **argv) {
     static char *blocks[BLOCKS];
     memset(malloc(20000), 1, 20000);
     char *end = sbrk(0);
-    void *wall = mmap(end + 4096, 4096, PROT_NONE,
+    void *wall = mmap(end, 4096, PROT_NONE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    CHECK(wall == end + 4096);
+    CHECK(wall == end);
     CHECK(malloc(SIZE));
     CHECK(sbrk(-10 * 4096) == end && !munmap(wall, 4096));
     for (int i = 0; i < BLOCKS; i++) {
@@ -292,6 +293,31 @@ static void lowered_break(int argc, char **argv) {
     }
     for (int i = 0; i < BLOCKS; i++)
         CHECK(holds(blocks[i], SIZE, i));
+}
+
+/* The program lowers the break into what was not touched, and raises it again, while there is no memory. */
+static void break_without_memory(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { PAGES = 6, BACK = 3, BLOCKS = 40, SIZE = 33000 };
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    memset(malloc(30000), 1, 30000);
+    CHECK(sbrk(-(intptr_t)(PAGES * page)) != (void *)-1);
+    struct rlimit before, none;
+    CHECK(!getrlimit(RLIMIT_AS, &before));
+    none = before;
+    none.rlim_cur = proc_kib("/proc/self/status", "VmSize:") * KIB + 64 * KIB;
+    CHECK(!setrlimit(RLIMIT_AS, &none));
+    CHECK(!malloc(120 * KIB));
+    char *theirs = sbrk(BACK * page);
+    CHECK(theirs != (void *)-1 && !setrlimit(RLIMIT_AS, &before));
+    fill(theirs, BACK * page, 1);
+    static char *blocks[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) {
+        CHECK(blocks[i] = malloc(SIZE));
+        fill(blocks[i], SIZE, i);
+        CHECK(blocks[i] + SIZE <= theirs || theirs + BACK * page <= blocks[i]);
+    }
+    CHECK(holds(theirs, BACK * page, 1));
 }
 
 /* ---- what the kernel is asked for ---- */
@@ -493,6 +519,7 @@ static const struct mode modes[] = {
     {"blocked_break", blocked_break},
     {"unblocked_break", unblocked_break},
     {"lowered_break", lowered_break},
+    {"break_without_memory", break_without_memory},
     {"more_than_the_machine", more_than_the_machine},
     {"locked", locked},
     {"opens", opens},
