@@ -19,7 +19,7 @@ use crate::heap;
 use crate::os;
 use crate::purger;
 use crate::tcache::Tcache;
-use crate::thread;
+use crate::tls;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -54,7 +54,7 @@ pub fn register() {
 
 unsafe extern "C" fn child() {
     purger::after_fork();
-    thread::after_fork();
+    tls::key::after_fork();
     let thread = os::thread_number();
     for arena in ARENAS.iter() {
         // SAFETY: this is the child, with one thread.

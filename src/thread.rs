@@ -6,20 +6,9 @@ use crate::os;
 use crate::purger;
 use crate::tcache::{self, State, Tcache};
 use crate::tls;
+use crate::tls::key::{KEY, MAKING, NO_KEY, NONE_LEFT};
 use core::ffi::c_void;
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-
-/// No key yet.
-const NO_KEY: u32 = u32::MAX;
-/// A thread makes the key.
-const MAKING: u32 = u32::MAX - 1;
-/// The program has all keys that there may be.
-const NONE_LEFT: u32 = u32::MAX - 2;
-
-/// The pthread key whose destructor ends a thread's cache. Acquire and release pair with each other: who sees
-/// the key may use it.
-static KEY: AtomicU32 = AtomicU32::new(NO_KEY);
 
 /// Blocks that a thread frees without a cache, before it is taken for one that goes on.
 ///
@@ -111,11 +100,6 @@ fn own() -> *mut Tcache {
         }
     }
     now
-}
-
-/// In the child after fork, where the thread that was making the key may not be.
-pub fn after_fork() {
-    _ = KEY.compare_exchange(MAKING, NO_KEY, Relaxed, Relaxed);
 }
 
 /// Takes the calling thread's cache away; its next slow path may get one again.

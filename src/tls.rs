@@ -11,6 +11,7 @@
 mod general_dynamic;
 #[cfg(not(feature = "dynamic_tls"))]
 mod initial_exec;
+pub mod key;
 
 #[cfg(feature = "dynamic_tls")]
 pub use general_dynamic::{address, get};
