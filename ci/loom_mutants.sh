@@ -197,7 +197,7 @@ mutant heap_release $file 'the heap is released one block too early' \
 
 file=src/sync/gate.rs
 mutant gate $file 'enter: acquire -> relaxed after a drain' \
-    's/compare_exchange\(DRAINED, BUSY, Acquire, Relaxed\)/compare_exchange(DRAINED, BUSY, Relaxed, Relaxed)/'
+    's/compare_exchange\(OPEN, BUSY, Acquire, Acquire\)/compare_exchange(OPEN, BUSY, Acquire, Relaxed)/'
 mutant gate $file 'enter: does not wait' \
     's/(Err\(held\) if held & STATE == HELD => \{)/\1 return Passage::Again;/'
 mutant gate $file 'leave: release -> relaxed' \

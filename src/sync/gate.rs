@@ -69,14 +69,13 @@ impl Gate {
     /// there is no such thread.
     pub fn enter(&self, is_gone: impl Fn(i32) -> bool) -> Passage {
         loop {
-            // Acquire pairs with the release of `release`: what was taken is known. And with that of
-            // `leave`, of the thread that had the cache before.
-            // Where it fails, with that of `hold`: `is_gone` knows what who is inside did before.
+            // Acquire pairs with the release of `leave`, of the thread that had the cache before; where it fails, with that
+            // of `release`: what was taken is known; and with that of `hold`: `is_gone` knows what who is inside did before.
             match self.state.compare_exchange(OPEN, BUSY, Acquire, Acquire) {
                 Ok(_) => return Passage::First,
                 Err(BUSY) => return Passage::Again,
                 Err(DRAINED) => {
-                    if self.state.compare_exchange(DRAINED, BUSY, Acquire, Relaxed).is_ok() {
+                    if self.state.compare_exchange(DRAINED, BUSY, Relaxed, Relaxed).is_ok() {
                         return Passage::AfterDrain;
                     }
                 }
@@ -84,7 +83,7 @@ impl Gate {
                     _ = self.state.compare_exchange(held, held - HELD + AWAITED, Relaxed, Relaxed);
                 }
                 Err(awaited) => {
-                    // Nobody else changes it then.
+                    // Where who is inside is gone, nobody else changes it.
                     if !prim::wait(&self.state, awaited)
                         && is_gone((awaited >> HOLDER_SHIFT) as i32)
                         && self.state.compare_exchange(awaited, BUSY, Relaxed, Relaxed).is_ok()
