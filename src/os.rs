@@ -6,9 +6,9 @@ mod threads;
 
 pub use files::{leave_open_files, line_behind, read_file, write_all};
 pub use threads::{
-    HAS_BARRIER, barrier, count_threads, futex_wait, futex_wake, has_thread, is_main_thread,
-    is_single_threaded, run_as_main_thread, thread_id, thread_number, without_signals,
-    word_of_this_process, yield_now,
+    HAS_BARRIER, ProcessMark, barrier, count_threads, futex_wait, futex_wake, has_thread,
+    is_main_thread, is_single_threaded, run_as_main_thread, thread_id, thread_number,
+    without_signals, yield_now,
 };
 
 use core::ffi::c_int;

@@ -35,7 +35,7 @@ use crate::arena::{ARENAS, STEPS};
 use crate::config;
 use crate::huge;
 use crate::limit;
-use crate::os;
+use crate::os::{self, ProcessMark};
 use crate::pressure;
 use crate::purge;
 use crate::tcache::{self, State, Tcache};
@@ -44,7 +44,7 @@ use core::ffi::{c_int, c_void};
 use core::ops::RangeInclusive;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 
 const NONE: u32 = 0;
 const STARTING: u32 = 1;
@@ -61,9 +61,9 @@ static STATE: AtomicU32 = AtomicU32::new(NONE);
 /// The helper's pthread_t, from before `RUNS` on.
 static HANDLE: AtomicUsize = AtomicUsize::new(0);
 
-/// A word that is 1 in the helper's process and 0 in its children, or null. The child of _Fork(3) inherits
-/// state and handle, and no helper. (One of vfork(2) shares all memory, this word too, and the helper.)
-static IS_HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+/// Of the helper's process. The child of _Fork(3) inherits state and handle, and no helper. (One of vfork(2) has the mark, and
+/// the helper.)
+static IS_HERE: ProcessMark = ProcessMark::new();
 
 /// A thread that had a cache ended, or a fork left it behind: where there is one cache now, the process may have one thread,
 /// of which libc knows only as long as there never was another one.
@@ -296,7 +296,7 @@ fn start_from(state: u32, epoch: u64) -> Option<bool> {
     let saved = os::errno();
     let is_there = os::without_signals(|| {
         // Before the state: else others take this for a child that inherited it.
-        note_process();
+        IS_HERE.set();
         if !change(state, STARTING) {
             return true;
         }
@@ -320,31 +320,11 @@ pub fn after_fork() {
     STATE.store(NONE, Release);
 }
 
-/// Takes note that this is the process of the helper, which the caller is about to start.
-fn note_process() {
-    if IS_HERE.load(Relaxed).is_null() {
-        // Of two threads at once, one loses its page.
-        let word = os::word_of_this_process();
-        // Relaxed: the kernel made what it points at.
-        _ = IS_HERE.compare_exchange(ptr::null_mut(), word, Relaxed, Relaxed);
-    }
-    // SAFETY: not null, it is there for ever.
-    if let Some(word) = unsafe { IS_HERE.load(Relaxed).as_ref() } {
-        word.store(1, Relaxed);
-    }
-}
-
 /// As [`after_fork`], in a child whose parent's atfork handlers did not run.
 fn forget_in_child() {
-    // SAFETY: as above.
-    let word = unsafe { IS_HERE.load(Relaxed).as_ref() };
-    // Acquire pairs with the change to `STARTING`, before which the word was set. Of two threads that find it 0 only
-    // one forgets: the other one may have started a helper by then.
-    if STATE.load(Acquire) != NONE
-        && word.is_some_and(|word| {
-            word.load(Relaxed) == 0 && word.compare_exchange(0, 1, Relaxed, Relaxed).is_ok()
-        })
-    {
+    // Acquire pairs with the change to `STARTING`, before which the mark was set. Of two threads in the child only one
+    // forgets: the other one may have started a helper by then.
+    if STATE.load(Acquire) != NONE && IS_HERE.take() {
         after_fork();
     }
 }

@@ -3,7 +3,7 @@
 use super::{KERNEL_CALLS, advise, count, errno, keeping_errno, map, page_size, unmap};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 
 /// A number that no other live thread has, never 0: the address of the thread's errno.
 pub fn thread_number() -> usize {
@@ -51,9 +51,46 @@ pub fn futex_wake(word: &AtomicU32) {
     });
 }
 
-/// A new word of 0, which is 0 again in each child that fork(2) makes, whatever it is here (`MADV_WIPEONFORK`,
-/// Linux 4.14); null where that is not to be had. It costs a page.
-pub fn word_of_this_process() -> *mut AtomicU32 {
+/// A mark of a process, which its children of fork(2) and _Fork(3) do not inherit (`MADV_WIPEONFORK`, Linux 4.14). One of
+/// vfork(2) shares all memory, and the mark. It costs a page, once it is set.
+pub struct ProcessMark(AtomicPtr<AtomicU32>);
+
+impl ProcessMark {
+    /// Not set by anybody.
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(core::ptr::null_mut()))
+    }
+
+    fn word(&self) -> Option<&'static AtomicU32> {
+        // SAFETY: not null, it is there for ever. Relaxed: the kernel made what it points at.
+        unsafe { self.0.load(Relaxed).as_ref() }
+    }
+
+    /// Sets it, where the kernel knows how.
+    pub fn set(&self) {
+        if self.word().is_none() {
+            // Of two threads at once, one loses its page.
+            _ = self.0.compare_exchange(core::ptr::null_mut(), wiped_word(), Relaxed, Relaxed);
+        }
+        if let Some(word) = self.word() {
+            word.store(1, Relaxed);
+        }
+    }
+
+    /// Whether it was set in a process that this one was forked from, and not here.
+    pub fn is_an_ancestors(&self) -> bool {
+        self.word().is_some_and(|word| word.load(Relaxed) == 0)
+    }
+
+    /// As [`ProcessMark::is_an_ancestors`], and sets it: true for one thread only.
+    pub fn take(&self) -> bool {
+        self.is_an_ancestors()
+            && self.word().is_some_and(|word| word.compare_exchange(0, 1, Relaxed, Relaxed).is_ok())
+    }
+}
+
+/// A new word of 0, which is 0 again in each child; null where that is not to be had.
+fn wiped_word() -> *mut AtomicU32 {
     let bytes = page_size();
     let page = map(bytes);
     if page.is_null() {

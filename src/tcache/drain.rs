@@ -28,38 +28,21 @@ use super::cool::give_idle;
 use super::remote::Sent;
 use super::{PENDING, Pending, State, Tcache, Word, empty};
 use crate::arena::Arena;
-use crate::os;
+use crate::os::{self, ProcessMark};
 use crate::page_map::{self, Owner};
 use crate::size_class::{CLASS_PLACES, CLASSES, Class, PerClass, size};
 use crate::sync::block::Block;
 use crate::sync::gate::{Gate, Passage, cut};
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, compiler_fence};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, compiler_fence};
 
-/// A word that is 1 where somebody drained threads of this process, and 0 in its children, or null. (In the child of
-/// vfork(2), which shares all memory, it is 1, and who drains is there.)
-static DRAINS_HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
-
-/// Takes note that threads of this process are drained.
-fn note_process() {
-    if DRAINS_HERE.load(Relaxed).is_null() {
-        // Of two threads at once, one loses its page.
-        let word = os::word_of_this_process();
-        // Relaxed: the kernel made what it points at.
-        _ = DRAINS_HERE.compare_exchange(ptr::null_mut(), word, Relaxed, Relaxed);
-    }
-    // SAFETY: not null, it is there for ever.
-    if let Some(word) = unsafe { DRAINS_HERE.load(Relaxed).as_ref() } {
-        word.store(1, Relaxed);
-    }
-}
+/// Of a process whose threads somebody drained. (The child of vfork(2) has it, and who drains is there.)
+static DRAINS_HERE: ProcessMark = ProcessMark::new();
 
 /// Whether the thread of that number, which was inside a gate, is one of the process that this one was forked from.
 fn is_gone(thread: i32) -> bool {
-    // SAFETY: as above.
-    let word = unsafe { DRAINS_HERE.load(Relaxed).as_ref() };
-    word.is_some_and(|word| word.load(Relaxed) == 0) && !os::has_thread(thread)
+    DRAINS_HERE.is_an_ancestors() && !os::has_thread(thread)
 }
 
 /// Bytes in bins, without the first block of each, for which a thread is worth it.
@@ -337,7 +320,7 @@ impl Tcache {
         if bytes < least || !os::HAS_BARRIER.load(Relaxed) {
             return 0;
         }
-        note_process();
+        DRAINS_HERE.set();
         // A handler that interrupts who is inside might wait for the thread, or fork: the child would take
         // the one inside for gone, who goes on there when the handler returns.
         let taken = os::without_signals(|| self.take_rests_inside()).flatten();
