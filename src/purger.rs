@@ -180,10 +180,7 @@ fn poll_now(cache: &Tcache, may_start: bool) {
         }
         REFUSED if epoch.wrapping_sub(REFUSED_IN.load(Relaxed)) < REFUSED_EPOCHS => false,
         state => {
-            may_start
-                && may_be_worth_it()
-                && may_run(cache, epoch)
-                && start_from(state, epoch) == Some(true)
+            may_start && may_be_worth_it() && may_run(cache, epoch) && start_from(state, epoch)
         }
     };
     if !helper_does_it && may_be_worth_it() {
@@ -292,7 +289,7 @@ fn may_run(cache: &Tcache, epoch: u64) -> bool {
 
 /// Starts the helper; whether there is one now. The caller holds no lock. A handler that forks in the middle would
 /// leave its child there, and one of the program must not run on the helper's small stack: so all signals are blocked.
-fn start_from(state: u32, epoch: u64) -> Option<bool> {
+fn start_from(state: u32, epoch: u64) -> bool {
     let saved = os::errno();
     let is_there = os::without_signals(|| {
         // Before the state: else others take this for a child that inherited it.
@@ -310,7 +307,7 @@ fn start_from(state: u32, epoch: u64) -> Option<bool> {
         is_there
     });
     os::set_errno(saved);
-    is_there
+    is_there == Some(true)
 }
 
 /// In the child after fork there is no helper, whatever there was before.

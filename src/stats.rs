@@ -88,7 +88,8 @@ pub struct Stats {
 /// Collects the figures. Takes each arena's lock once.
 #[inline(always)]
 pub fn collect() -> Stats {
-    // In the caller's frame at once: a thread may have a stack of 16 KiB (PTHREAD_STACK_MIN).
+    // In the caller's frame, and no second time: a thread may have a stack of 16 KiB (PTHREAD_STACK_MIN). Where the compiler
+    // would copy it, callers fill their own.
     let mut stats = Stats::NONE;
     stats.fill();
     stats
@@ -115,7 +116,7 @@ impl Stats {
         remote_frees: 0,
         remote_pending_bytes: 0,
         lock_waits: 0,
-        classes: [const { ClassStats::NONE }; CLASSES],
+        classes: [ClassStats::NONE; CLASSES],
     };
 
     /// Enters the figures, where there are none yet.
@@ -292,13 +293,8 @@ fn put_fields(line: &mut Text, fields: &[(&str, u64)]) {
 const STATUS: &CStr = c"/proc/self/status";
 
 /// A figure in kB of a file of /proc, in bytes; 0 when it can not be read (proc(5)).
-#[inline(never)]
 fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
-    let mut buffer = [0u8; 2048];
-    let text = os::read_file(file, &mut buffer);
-    let digits =
-        os::line_behind(text, name).unwrap_or_default().iter().filter(|b| b.is_ascii_digit());
-    1024 * digits.fold(0u64, |sum, &d| sum.wrapping_mul(10).wrapping_add(u64::from(d - b'0')))
+    os::number_behind(file, name).wrapping_mul(1024)
 }
 
 /// Writes the report as JSON to the file at `pattern`, in which `%p` is the number of the process. Nothing where that can

@@ -78,10 +78,6 @@ extern "C" fn allocate(bytes: usize, _: usize) -> *mut c_void {
     c_api::malloc(bytes)
 }
 
-fn allocate_slow(bytes: usize, _: usize) -> *mut c_void {
-    c_api::malloc_slow(bytes)
-}
-
 /// The way of a throwing operator new that found no memory: calls the new-handler and tries
 /// again until there is memory or no handler is left, then throws.
 ///
@@ -219,6 +215,19 @@ unsafe extern "C" fn throw() {
 retry!(retry_or_throw, allocate);
 retry!(retry_aligned_or_throw, allocate_aligned);
 
+/// The block, or what `retry` finds. The last thing of an operator new: a jump, so that no frame of it is in the way of an
+/// exception.
+#[inline(always)]
+unsafe fn or_retry(
+    block: *mut c_void,
+    retry: unsafe extern "C" fn(usize, usize) -> *mut c_void,
+    bytes: usize,
+    align: usize,
+) -> *mut c_void {
+    // SAFETY: no precondition.
+    if block.is_null() { unsafe { retry(bytes, align) } } else { block }
+}
+
 /// operator new(size_t).
 ///
 /// # Safety
@@ -226,7 +235,15 @@ retry!(retry_aligned_or_throw, allocate_aligned);
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _Znwm(bytes: usize) -> *mut c_void {
     // SAFETY: no precondition.
-    c_api::malloc_or(bytes, |bytes| unsafe { new_slow(bytes, 0) })
+    c_api::malloc_or(bytes, |bytes| unsafe { new_slow(bytes) })
+}
+
+/// Jumped to by operator new(size_t).
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn new_slow(bytes: usize) -> *mut c_void {
+    // SAFETY: no precondition.
+    unsafe { or_retry(c_api::malloc_slow(bytes), retry_or_throw, bytes, 0) }
 }
 
 /// operator new(size_t, align_val_t).
@@ -236,29 +253,7 @@ pub unsafe extern "C" fn _Znwm(bytes: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _ZnwmSt11align_val_t(bytes: usize, align: usize) -> *mut c_void {
     // SAFETY: no precondition.
-    unsafe { new_aligned(bytes, align) }
-}
-
-macro_rules! new {
-    ($($name:ident = $allocate:ident or $retry:ident;)*) => {$(
-        /// Jumped to by an operator new.
-        #[inline(never)]
-        unsafe extern "C" fn $name(bytes: usize, align: usize) -> *mut c_void {
-            let block = $allocate(bytes, align);
-            if block.is_null() {
-                // The last thing this function does: a jump, so that no frame of it is in the
-                // way of an exception.
-                // SAFETY: no precondition.
-                return unsafe { $retry(bytes, align) };
-            }
-            block
-        }
-    )*};
-}
-
-new! {
-    new_slow = allocate_slow or retry_or_throw;
-    new_aligned = allocate_aligned or retry_aligned_or_throw;
+    unsafe { or_retry(allocate_aligned(bytes, align), retry_aligned_or_throw, bytes, align) }
 }
 
 macro_rules! delete {

@@ -49,6 +49,15 @@ fn arenite(args: &[&str]) -> Command {
     command
 }
 
+/// The command where these signals are ignored.
+fn arenite_ignoring(signals: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("trap '' {signals}; exec \"$@\"");
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_arenite")]).args(args);
+    command.env("ARENITE_LIBRARY", library());
+    command
+}
+
 /// Runs `arenite <mode> -- sh -c <script>`.
 fn shell(mode: &[&str], script: &str) -> Outcome {
     let mut command = arenite(mode);
@@ -191,12 +200,8 @@ fn an_alarm_that_was_set_before_is_the_programs() {
 #[test]
 fn a_pipe_signal_that_is_ignored_is_inherited() {
     for mode in MODES {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "trap '' PIPE; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_arenite")])
-            .args(mode)
-            .args(["--", "grep", "SigIgn", "/proc/self/status"])
-            .env("ARENITE_LIBRARY", library());
+        let mut command = arenite_ignoring("PIPE", mode);
+        command.args(["--", "grep", "SigIgn", "/proc/self/status"]);
         let outcome = finish(command);
         let ignored = outcome.stdout.trim_end().rsplit('\t').next();
         let ignored = ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok());
@@ -219,22 +224,14 @@ fn where_nobody_listens_the_status_is_the_programs_all_the_same() {
 
 #[test]
 fn the_settings_are_told_where_children_are_ignored() {
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "trap '' CHLD; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_arenite"), "config"])
-        .env("ARENITE_LIBRARY", library());
-    finish(command).expect_success();
+    finish(arenite_ignoring("CHLD", &["config"])).expect_success();
 }
 
 #[test]
 fn ignored_signals_and_the_signal_mask_are_inherited() {
     for mode in MODES {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "trap '' HUP CHLD; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_arenite")])
-            .args(mode)
-            .args(["--", "sh", "-c", "kill -HUP $$; grep SigBlk /proc/self/status; exit 5"])
-            .env("ARENITE_LIBRARY", library());
+        let mut command = arenite_ignoring("HUP CHLD", mode);
+        command.args(["--", "sh", "-c", "kill -HUP $$; grep SigBlk /proc/self/status; exit 5"]);
         let outcome = finish(command);
         assert_eq!(outcome.status.code(), Some(5), "{mode:?}: {outcome}");
         assert_eq!(outcome.stdout, "SigBlk:\t0000000000000000\n", "{mode:?}");

@@ -256,12 +256,11 @@ impl Inner {
             }
             let rest = has_rest.then(|| self.bins.remove(end));
             let is_gone = self.release_heap(start, pages + rest.map_or(0, |rest| rest.pages));
-            match rest {
-                Some(Chunk { pages, flags, epoch }) if !is_gone => {
-                    self.bins.insert(end, pages, epoch, flags);
-                }
-                _ if is_gone && !zero => self.note_trimmed(pages * PAGE),
-                _ => {}
+            if let Some(Chunk { pages, flags, epoch }) = rest.filter(|_| !is_gone) {
+                self.bins.insert(end, pages, epoch, flags);
+            }
+            if is_gone && !zero {
+                self.note_trimmed(pages * PAGE);
             }
             is_gone
         }

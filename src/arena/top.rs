@@ -101,7 +101,12 @@ impl Inner {
     fn note_touched(&mut self, bytes: usize) {
         if self.slack.is_open() {
             let most = self.most_slack();
-            self.slack.note_touched(bytes, most, os::coarse_milliseconds(), decay_milliseconds());
+            self.slack.note_touched(
+                bytes,
+                most,
+                os::coarse_milliseconds(),
+                config::decay_milliseconds(),
+            );
         }
         self.ask_for_huge_pages();
     }
@@ -141,20 +146,19 @@ impl Inner {
 
     /// Gives the top back to the kernel if it holds more than the arena keeps.
     pub(super) unsafe fn trim_top(&mut self) {
-        let threshold = config::TRIM_THRESHOLD.load(Relaxed);
         let pad = config::TOP_PAD.load(Relaxed);
+        let threshold = config::TRIM_THRESHOLD.load(Relaxed).saturating_add(pad);
         let spare = self.heap.spare_bytes();
-        if spare < threshold.saturating_add(pad) {
+        if spare < threshold {
             return;
         }
         let slack = self.slack();
-        let (threshold, pad) = (threshold.saturating_add(slack), pad.saturating_add(slack));
-        if spare < threshold.saturating_add(pad - slack) {
+        if spare < threshold.saturating_add(slack) {
             return;
         }
         // SAFETY: the lock is held.
         if unsafe { self.leave_empty_heap() } == 0 {
-            let bytes = self.heap.trim(threshold, pad);
+            let bytes = self.heap.trim(pad.saturating_add(slack));
             self.trimmed(bytes);
         }
         self.note_trimmed(spare.saturating_sub(self.heap.spare_bytes()));
@@ -166,7 +170,7 @@ impl Inner {
             return 0;
         }
         let most = self.most_slack();
-        self.slack.bytes(os::coarse_milliseconds(), decay_milliseconds()).min(most)
+        self.slack.bytes(os::coarse_milliseconds(), config::decay_milliseconds()).min(most)
     }
 
     /// A program that has become smaller breathes less.
@@ -196,7 +200,7 @@ impl Inner {
             self.absorb_clean();
             self.leave_empty_heap()
         };
-        let freed = self.heap.trim(1, pad);
+        let freed = self.heap.trim(pad);
         left + self.trimmed(freed)
     }
 
@@ -249,10 +253,6 @@ impl Inner {
         }
         is_gone
     }
-}
-
-fn decay_milliseconds() -> u64 {
-    config::DECAY_MS.load(Relaxed) as u64
 }
 
 /// Free bytes that a top chunk may keep, for reports.

@@ -61,6 +61,11 @@ pub(crate) static PERTURB: AtomicU8 = AtomicU8::new(0);
 /// next opportunity; [`NEVER`]: not.
 pub(crate) static DECAY_MS: AtomicUsize = AtomicUsize::new(1000);
 
+/// The decay time, for instants of [`os::coarse_milliseconds`](crate::os::coarse_milliseconds).
+pub(crate) fn decay_milliseconds() -> u64 {
+    DECAY_MS.load(Relaxed) as u64
+}
+
 /// The `decay_ms` and the `trim_threshold` that mean never.
 pub const NEVER: usize = usize::MAX;
 

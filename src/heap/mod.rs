@@ -166,10 +166,9 @@ impl Heap {
         self.base = self.base.min(start);
     }
 
-    /// Gives the kernel what the top chunk holds beyond the pad, once it holds more than the
-    /// trim threshold. Returns the bytes given back.
-    pub fn trim(&mut self, threshold: usize, pad: usize) -> usize {
-        if self.end - self.top < threshold.max(1) || self.end - self.top <= pad {
+    /// Gives the kernel what the top chunk holds beyond the pad. Returns the bytes given back.
+    pub fn trim(&mut self, pad: usize) -> usize {
+        if self.end - self.top <= pad {
             return 0;
         }
         let Some(keep_to) = os::round_up(self.top + pad, GRANULE.max(os::page_size())) else {

@@ -100,7 +100,7 @@ pub fn take(bytes: usize) -> Option<(*mut u8, usize)> {
     let nearest = filled().min_by_key(|place| place.bytes.load(Relaxed).abs_diff(bytes));
     let taken = nearest.and_then(Place::take);
     let freed = FREED.load(Relaxed);
-    if taken.is_none() && freed != 0 && since(freed) <= decay_milliseconds() {
+    if taken.is_none() && freed != 0 && since(freed) <= config::decay_milliseconds() {
         IS_WANTED.store(true, Relaxed);
     }
     taken
@@ -109,10 +109,6 @@ pub fn take(bytes: usize) -> Option<(*mut u8, usize)> {
 /// Milliseconds since an instant.
 fn since(instant: u64) -> u64 {
     os::coarse_milliseconds().saturating_sub(instant)
-}
-
-fn decay_milliseconds() -> u64 {
-    config::DECAY_MS.load(Relaxed) as u64
 }
 
 /// Keeps a block that is not in the page map any more, if it is wanted and `may_keep` lets so many bytes be kept; whether
@@ -126,7 +122,7 @@ pub(super) unsafe fn keep(
     may_keep: impl FnOnce(usize) -> bool,
 ) -> bool {
     let is_large = bytes > config::MMAP_THRESHOLD_MAX;
-    if !is_large || decay_milliseconds() == 0 || !config::DYNAMIC_THRESHOLDS.load(Relaxed) {
+    if !is_large || config::decay_milliseconds() == 0 || !config::DYNAMIC_THRESHOLDS.load(Relaxed) {
         return false;
     }
     let now = os::coarse_milliseconds();

@@ -46,6 +46,16 @@ pub fn line_behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(prefix))
 }
 
+/// The number behind `prefix` in a file of lines, among its first 2 KiB (proc(5)); 0 when there is none, or it can not be
+/// read.
+#[inline(never)]
+pub fn number_behind(path: &CStr, prefix: &[u8]) -> u64 {
+    let mut buffer = [0u8; 2048];
+    let line = line_behind(read_file(path, &mut buffer), prefix).unwrap_or_default();
+    let digits = line.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(0u64, |sum, &digit| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+}
+
 /// Writes all of `text` to `fd`, as far as the file takes it.
 pub fn write_all(fd: c_int, mut text: &[u8]) {
     keeping_errno(|| {

@@ -158,12 +158,8 @@ pub fn has_thread(id: i32) -> bool {
 }
 
 /// How many threads the process has (proc_pid_status(5)); 0 where that can not be read.
-pub fn count_threads() -> usize {
-    let mut buffer = [0; 2048];
-    let text = super::read_file(c"/proc/self/status", &mut buffer);
-    let digits = super::line_behind(text, b"Threads:").unwrap_or_default();
-    let digits = digits.iter().filter(|byte| byte.is_ascii_digit());
-    digits.fold(0, |count, &digit| count * 10 + usize::from(digit - b'0'))
+pub fn count_threads() -> u64 {
+    super::number_behind(c"/proc/self/status", b"Threads:")
 }
 
 /// Signals that a thread's own instructions raise: blocked ones would end the process. (SIGSYS: a sandbox may

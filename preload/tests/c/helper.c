@@ -116,6 +116,13 @@ static cpu_set_t first_cpu(void) {
     return first;
 }
 
+/* Runs a thread to its end. */
+static void run_thread(void *(*work)(void *)) {
+    pthread_t thread;
+    CHECK(!pthread_create(&thread, NULL, work, NULL));
+    CHECK(!pthread_join(thread, NULL));
+}
+
 /* A thread that runs otherwise than the program starts the helper. */
 static void *bursts_elsewhere(void *unused) {
     cpu_set_t first = first_cpu();
@@ -128,9 +135,7 @@ static void *bursts_elsewhere(void *unused) {
 
 static void runs_as_the_program(int argc, char **argv) {
     (void)argc, (void)argv;
-    pthread_t thread;
-    CHECK(!pthread_create(&thread, NULL, bursts_elsewhere, NULL));
-    CHECK(!pthread_join(thread, NULL));
+    run_thread(bursts_elsewhere);
     start_sleeper();
     wait_for_helper();
     int of = helper();
@@ -213,9 +218,7 @@ static void none_for_the_last_thread(int argc, char **argv) {
     wait_for(child);
     child = fork();
     if (!child) {
-        pthread_t thread;
-        CHECK(!pthread_create(&thread, NULL, bursts_once, NULL));
-        CHECK(!pthread_join(thread, NULL));
+        run_thread(bursts_once);
         WAIT_UNTIL(!helper(), 1000, 10000)
         bursts_without_helper();
         _exit(0);
@@ -235,10 +238,9 @@ static void *never_allocates(void *unused) {
 /* Of the threads that are left, one has a cache. */
 static void starts_beside_threads_without_blocks(int argc, char **argv) {
     (void)argc, (void)argv;
-    pthread_t thread;
-    CHECK(!pthread_create(&thread, NULL, bursts_once, NULL));
-    CHECK(!pthread_join(thread, NULL));
+    run_thread(bursts_once);
     WAIT_UNTIL(!helper(), 1000, 10000)
+    pthread_t thread;
     CHECK(!pthread_create(&thread, NULL, never_allocates, NULL));
     wait_for_helper();
     say("done", 1);
