@@ -69,7 +69,7 @@ pub const MAX_SLAB: usize = 64 * 1024;
 /// Bytes that one magazine (a bin, or its spare) holds at most.
 const MAGAZINE_BYTES: usize = 16 * 1024;
 /// Where that is less, a magazine holds so many blocks, …
-const LARGE_MAGAZINE_BLOCKS: usize = 8;
+const LARGE_MAGAZINE_BLOCKS: usize = 32;
 /// … but no more bytes than this.
 const LARGE_MAGAZINE_BYTES: usize = 64 * 1024;
 
