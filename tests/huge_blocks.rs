@@ -285,6 +285,18 @@ fn free_memory_of_heaps_does_not_raise_the_peak() {
     free(above, 100_000);
 }
 
+fn a_refused_request_raises_no_peak() {
+    // SAFETY: no size is zero.
+    assert!(unsafe { ARENITE.alloc(layout(1 << 46)) }.is_null());
+    free_memory_of_heaps_does_not_raise_the_peak();
+    let block = allocate(HUGE);
+    for size in [1 << 46, isize::MAX as usize - 15] {
+        // SAFETY: allocated with this layout.
+        assert!(unsafe { ARENITE.realloc(block, layout(HUGE), size) }.is_null());
+    }
+    free(block, HUGE);
+}
+
 fn small_blocks_do_not_raise_the_peak() {
     keep(HUGE);
     let blocks: Vec<_> = (0..HUGE / 4 / 1000).map(|_| allocate(1000)).collect();
@@ -392,6 +404,7 @@ fn main() {
         "a smaller mapping",
         a_mapping_that_a_heap_could_hold_leaves_free_memory_where_it_is,
     );
+    in_a_process("refused requests", a_refused_request_raises_no_peak);
     in_a_process("small blocks", small_blocks_do_not_raise_the_peak);
     in_a_process("one thread", one_thread_keeps_no_more_than_it_uses);
     in_a_process("the decay time", it_goes_after_the_decay_time);

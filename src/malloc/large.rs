@@ -51,11 +51,9 @@ pub(super) fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> (*mut 
 
 /// What [`allocate_large`] returns.
 fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
-    // A large alignment costs a gap in the heap, which stays of use up to some size.
-    let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is
     // touched already, and needs no call.
-    let grows = !is_mapped(bytes.saturating_add(gap));
+    let grows = !is_mapped(bytes.saturating_add(gap(align)));
     if (grows || bytes <= MMAP_THRESHOLD_MAX)
         && let Some((address, zero)) = take_large(bytes, align, grows)
     {
@@ -64,19 +62,27 @@ fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
     mapping(bytes, align, zeroed).unwrap_or_else(|| find_free_large(bytes, align, zeroed))
 }
 
+/// A large alignment costs a gap in the heap, which stays of use up to some size.
+fn gap(align: usize) -> usize {
+    if align > MAX_GAP { align } else { 0 }
+}
+
 /// A mapping of its own, and whether it is zero.
 fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> {
-    if bytes > MMAP_THRESHOLD_MAX {
-        let kept = if zeroed { None } else { huge::kept::take(bytes) };
-        purge::peak::make_room(bytes);
-        // SAFETY: the kept block is this thread's.
-        let reused = kept.map(|kept| unsafe { huge::reuse(kept, bytes, align) });
-        if let Some(block) = reused.filter(|block| !block.is_null()) {
-            return Some((block, false));
-        }
+    let may_be_kept = bytes > MMAP_THRESHOLD_MAX;
+    let kept = if may_be_kept && !zeroed { huge::kept::take(bytes) } else { None };
+    let room = may_be_kept.then(|| purge::peak::make_room(bytes));
+    // SAFETY: the kept block is this thread's.
+    let reused = kept.map(|kept| unsafe { huge::reuse(kept, bytes, align) });
+    let reused = reused.filter(|block| !block.is_null());
+    let block = reused.unwrap_or_else(|| huge::allocate(bytes, align));
+    if block.is_null() {
+        return None;
     }
-    let block = huge::allocate(bytes, align);
-    (!block.is_null()).then_some((block, true))
+    if let Some(room) = room {
+        room.was_taken();
+    }
+    Some((block, reused.is_none()))
 }
 
 /// What the kernel does not give: from free memory of any arena, or from what that gives back.
@@ -90,7 +96,7 @@ fn find_free_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) 
     let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
     let found = find().or_else(|| {
         // More than there is at all is not found by giving back and trying again.
-        if bytes > MAPPED.bytes() {
+        if bytes.saturating_add(gap(align)) > MAPPED.bytes() {
             return None;
         }
         // What is purged has coalesced.

@@ -8,7 +8,7 @@ use crate::config::MMAP_THRESHOLD_MAX;
 use crate::huge;
 use crate::os::{self, PAGE};
 use crate::page_map::{self, KIND_LARGE};
-use crate::purge;
+use crate::purge::peak;
 use crate::purger;
 use crate::size_class::{self, MAX_SMALL, MIN_ALIGN};
 use crate::tcache::bin_of_size;
@@ -67,11 +67,13 @@ unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mu
                 return block;
             }
         } else if is_huge(bytes) {
-            if bytes > old.max(MMAP_THRESHOLD_MAX) {
-                purge::peak::make_room(bytes - old);
-            }
+            let grows = bytes > old.max(MMAP_THRESHOLD_MAX);
+            let room = grows.then(|| peak::make_room(bytes - old));
             let moved = huge::resize(block.addr(), bytes, align <= PAGE);
             if !moved.is_null() {
+                if let Some(room) = room {
+                    room.was_taken();
+                }
                 purger::poll();
                 return moved;
             }
