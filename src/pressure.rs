@@ -26,15 +26,22 @@ use core::sync::atomic::{AtomicU8, AtomicU64};
 
 /// Milliseconds for which an answer is kept.
 const KEPT_MS: u64 = 250;
+/// Milliseconds after that in which it still counts: who looked may have ended.
+const STALE_MS: u64 = 1000;
 
 /// When the files are read again, in milliseconds of the coarse clock.
 static NEXT_READ: AtomicU64 = AtomicU64::new(0);
 /// The last answer.
 static LEVEL: AtomicU8 = AtomicU8::new(0);
 
-/// How urgent it is to give memory back, 0 to 100, by the last look.
+/// How urgent it is to give memory back, 0 to 100, by the last look; 0 where nobody looked lately.
 pub fn level() -> u8 {
-    LEVEL.load(Relaxed)
+    level_at(os::coarse_milliseconds())
+}
+
+fn level_at(now: u64) -> u8 {
+    let is_stale = now > NEXT_READ.load(Relaxed).saturating_add(STALE_MS);
+    if is_stale { 0 } else { LEVEL.load(Relaxed) }
 }
 
 /// As [`level`], after a look at the files, four times a second at most, whatever the number of threads that
@@ -54,7 +61,7 @@ fn look_at<P: AsRef<core::ffi::CStr>>(now: u64, group: impl FnOnce() -> P) -> u8
     if is_due && NEXT_READ.compare_exchange(due, now + KEPT_MS, Relaxed, Relaxed).is_ok() {
         LEVEL.store(read(group().as_ref().to_bytes()), Relaxed);
     }
-    level()
+    level_at(now)
 }
 
 /// The urgency in the group whose files lie in the directory.
@@ -294,5 +301,9 @@ mod tests {
         assert_eq!(look_at(1_000_249, || &group), 100);
         assert_eq!(look_at(1_000_250, || &group), 0);
         assert_eq!(os::errno(), 1234);
+        // It is no more than a second old where nobody looks any more.
+        tree.put("outer/inner", "memory.current", GIB);
+        assert_eq!(look_at(1_000_500, || &group), 100);
+        assert_eq!([1_000_750, 1_001_750, 1_001_751].map(level_at), [100, 100, 0]);
     }
 }
