@@ -16,6 +16,7 @@ use crate::config::{self, FIRST_BRK, TOP_PAD};
 use crate::os::{self, PAGE};
 use crate::page_map::{self, Owner};
 use crate::size_class::GRANULE;
+use core::ptr;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -31,6 +32,10 @@ const MOST: usize = REACH_BYTES;
 
 /// A heap of fewer bytes doubles when it grows.
 const DOUBLES_TO: usize = 1024 * 1024;
+
+/// From so many bytes on, what the break is moved ahead of the request is not all made memory where the program locks
+/// what it gets (mlockall(2)): that takes calls.
+const LOCKED_AHEAD: usize = 1024 * 1024;
 
 /// What became of a request to grow.
 pub enum Grown {
@@ -74,7 +79,7 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         }
         // Untouched memory was taken from the top: the heap is only shorter.
         let end = heap.end;
-        heap.shorten((now & !(PAGE - 1)).max(heap.top));
+        heap.shorten(now & !(PAGE - 1));
         END.store(heap.end, Relaxed);
         MAPPED.brk.sub(end - heap.end);
     }
@@ -120,6 +125,10 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
     }
     END.store(end, Relaxed);
     MAPPED.brk.add(end - now);
+    let beyond = end - os::round_up(start + missing, unit).unwrap_or(end).min(end);
+    if beyond >= LOCKED_AHEAD {
+        os::fill_as_touched(ptr::with_exposed_provenance_mut(end - beyond), beyond);
+    }
     if contiguous {
         heap.end = end;
         return Grown::Longer;

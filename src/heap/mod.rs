@@ -16,20 +16,17 @@ pub mod reach;
 
 use crate::config;
 use crate::os::{self, PAGE};
-use crate::page_map::{self, PageDesc};
+use crate::page_map;
 use crate::size_class::GRANULE;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicUsize, Ordering};
-
-/// Bytes of a heap of which one page holds the descriptors.
-const DESCRIBED: usize = PAGE / size_of::<PageDesc>() * PAGE;
 
 /// Bytes that heaps hold by `brk` and by `mmap`, and how many heaps there are, now and at most.
 #[derive(Debug)]
 pub struct Mapped {
     /// Bytes by which the break was moved.
     pub brk: Gauge,
-    /// Bytes mapped: heaps, huge blocks and metadata.
+    /// Bytes mapped: heaps, huge blocks, windows and caches. (Not the page map's regions.)
     pub mmap: Gauge,
     /// Number of heaps.
     pub heaps: Gauge,
@@ -203,8 +200,9 @@ impl Heap {
             unsafe { os::discard(core::ptr::with_exposed_provenance_mut(from), end - from) };
         if freed > 0 {
             // Pieces are small, and so is what describes them: all above is free as well.
-            let described = self.zero_from.next_multiple_of(DESCRIBED).min(self.end);
-            if from / DESCRIBED != self.zero_from / DESCRIBED {
+            let unit = page_map::described_by(os::page_size());
+            let described = os::round_up(self.zero_from, unit).unwrap_or(self.end).min(self.end);
+            if from & !(unit - 1) != self.zero_from & !(unit - 1) {
                 // SAFETY: as above; nothing above `top` is described.
                 unsafe { page_map::forget(from, described - from) };
             }

@@ -390,6 +390,24 @@ static void locked(int argc, char **argv) {
     pthread_barrier_wait(&all_have_some);
     for (size_t i = 0; i < THREADS; i++)
         CHECK(!pthread_join(threads[i], NULL));
+    /* Nor that of the break all that it is moved ahead. */
+    enum { MUCH = 64 * 1024 };
+    static void *blocks[MUCH];
+    size_t most = 0;
+    before = status_kib("VmRSS:");
+    for (size_t i = 0; i < MUCH; i++) {
+        CHECK(blocks[i] = malloc(1000));
+        size_t now = i % 256 ? 0 : status_kib("VmRSS:") - before;
+        size_t asked = i * 1100 / KIB;
+        if (now > asked + most)
+            most = now - asked;
+    }
+    if (most > 4 * KIB) {
+        say("ahead_kib", most);
+        CHECK(!"little memory ahead of what is asked for");
+    }
+    for (size_t i = 0; i < MUCH; i++)
+        free(blocks[i]);
     say("done", 1);
 }
 
