@@ -1,5 +1,5 @@
-//! What the allocator asks of the kernel. Every call is counted, leaves `errno` as it was
-//! unless it says otherwise, and is no cancellation point (see pthreads(7)).
+//! What the allocator asks of the kernel. Every call leaves `errno` as it was unless it says otherwise, and is no
+//! cancellation point (see pthreads(7)). Those of [`KernelCalls`] are counted.
 
 mod files;
 mod threads;
@@ -30,6 +30,8 @@ pub struct KernelCalls {
     pub munmap: AtomicU64,
     /// `mremap`.
     pub mremap: AtomicU64,
+    /// `mprotect`.
+    pub mprotect: AtomicU64,
     /// `madvise`.
     pub madvise: AtomicU64,
     /// `futex` waits.
@@ -44,13 +46,14 @@ pub static KERNEL_CALLS: KernelCalls = KernelCalls {
     mmap: AtomicU64::new(0),
     munmap: AtomicU64::new(0),
     mremap: AtomicU64::new(0),
+    mprotect: AtomicU64::new(0),
     madvise: AtomicU64::new(0),
     futex_wait: AtomicU64::new(0),
     futex_wake: AtomicU64::new(0),
 };
 
-/// Bytes of free memory given back by `MADV_DONTNEED` since the start. What the break's trims and
-/// `munmap` give back is not in it.
+/// Bytes of free memory, and of what described it, given back by `MADV_DONTNEED` since the start. What the break's
+/// trims and `munmap` give back is not in it.
 pub static PURGED_BYTES: AtomicU64 = AtomicU64::new(0);
 
 fn count(counter: &AtomicU64) {
@@ -364,11 +367,12 @@ pub unsafe fn renew(p: *mut u8, bytes: usize) -> bool {
         [libc::MADV_DOFORK, libc::MADV_DODUMP, libc::MADV_WIPEONFORK, libc::MADV_KEEPONFORK];
     const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
     const IS_LOCKED: c_int = libc::MS_ASYNC | libc::MS_INVALIDATE;
-    // SAFETY: the caller's contract. msync(2) changes nothing of private memory.
+    count(&KERNEL_CALLS.mprotect);
+    // SAFETY: the caller's contract. msync(2) changes nothing of private memory; libc's is a cancellation point.
     keeping_errno(|| unsafe {
         libc::mprotect(p.cast(), bytes, READ_WRITE) == 0
             && ADVICES.iter().all(|&advice| advise(p, bytes, advice))
-            && libc::msync(p.cast(), bytes, IS_LOCKED) == 0
+            && libc::syscall(libc::SYS_msync, p, bytes, IS_LOCKED) == 0
             && is_one_mapping(p, bytes)
     })
 }

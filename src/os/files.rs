@@ -46,14 +46,45 @@ pub fn line_behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(prefix))
 }
 
-/// The number behind `prefix` in a file of lines, among its first 2 KiB (proc(5)); 0 when there is none, or it can not be
-/// read.
+/// The number behind `prefix` in the first line that begins with it, of a file of lines however long (proc(5)); 0 when
+/// there is none, or it can not be read.
 #[inline(never)]
 pub fn number_behind(path: &CStr, prefix: &[u8]) -> u64 {
-    let mut buffer = [0u8; 2048];
-    let line = line_behind(read_file(path, &mut buffer), prefix).unwrap_or_default();
-    let digits = line.iter().filter(|byte| byte.is_ascii_digit());
-    digits.fold(0u64, |sum, &digit| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+    /// The line begins with something else.
+    const OTHER: usize = usize::MAX;
+    let mut number = 0u64;
+    // Bytes of the prefix that the line begins with.
+    let mut matched = 0;
+    let mut look_at = |byte: u8| {
+        if matched == prefix.len() {
+            if byte.is_ascii_digit() {
+                number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+            }
+            return byte == b'\n';
+        }
+        matched = match prefix.get(matched) {
+            _ if byte == b'\n' => 0,
+            Some(&next) if next == byte => matched + 1,
+            _ => OTHER,
+        };
+        false
+    };
+    keeping_errno(|| {
+        with_file(path, libc::O_RDONLY, |fd| {
+            let mut buffer = [0u8; 512];
+            loop {
+                // SAFETY: the buffer is as long as said.
+                let got =
+                    unsafe { libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len()) };
+                // What could not be read is of negative length.
+                let piece = buffer.get(..usize::try_from(got).unwrap_or(0)).unwrap_or_default();
+                if piece.is_empty() || piece.iter().any(|&byte| look_at(byte)) {
+                    return 0;
+                }
+            }
+        })
+    });
+    number
 }
 
 /// Writes all of `text` to `fd`, as far as the file takes it.
@@ -85,4 +116,37 @@ fn write_to_standard_error_of_process(text: &[u8]) {
     with_file(c"/proc/self/fd/2", libc::O_WRONLY | libc::O_APPEND, |fd| unsafe {
         libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len())
     });
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+    use std::string::String;
+
+    fn found_in(text: &str) -> u64 {
+        let name = std::format!("arenite-number-{}-{}", std::process::id(), text.len());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).expect("a file");
+        let name = CString::new(path.as_os_str().as_bytes()).expect("no zero in it");
+        let number = number_behind(&name, b"Rss:");
+        std::fs::remove_file(&path).expect("the file");
+        number
+    }
+
+    #[test]
+    fn a_number_is_found_in_a_line_of_a_long_file() {
+        let long: String = "12 ".repeat(5000);
+        assert_eq!(
+            found_in(&std::format!("RssAnon: 1\nGroups: {long}\nRss:\t  345 kB\nRss: 6\n")),
+            345
+        );
+        assert_eq!(found_in(&std::format!("{}\nRss: 7", "x".repeat(511 - 5))), 7);
+        assert_eq!(found_in(&std::format!("{long}Rss: 8\n Rss: 9\nRs\ns: 1\n")), 0);
+        assert_eq!([found_in(""), found_in("Rss:"), found_in("Rss: none\n1\n")], [0; 3]);
+        assert_eq!(number_behind(c"/no/such/file", b"Rss:"), 0);
+    }
 }

@@ -347,8 +347,14 @@ static void *is_cancelled(void *number) {
         live[k] = random % 3 ? malloc(size) : calloc(1, size);
         if (random % 5 == 0)
             CHECK(live[k] = realloc(live[k], size + 1000));
-        if (i % 20000 == 0)
+        if (i % 20000 == 0) {
             malloc_trim(0);
+            /* Of huge blocks the second one is kept. */
+            for (int huge = 0; huge < 3; huge++) {
+                void *volatile block = malloc(40 * MIB);
+                free(block);
+            }
+        }
         if (i % 5000 == 0)
             CHECK(mallinfo2().arena + mallinfo2().hblkhd > 0);
     }
