@@ -152,10 +152,13 @@ fn keep_soft_limit() {
     call_hook();
 }
 
-/// Calls the hook. That it panics ends the process: no allocator may unwind (`GlobalAlloc`).
+/// Calls the hook, in the middle of a request or a free, which leave `errno` as it was. That it panics ends the process: no
+/// allocator may unwind (`GlobalAlloc`).
 extern "C" fn call_hook() {
     if let Some(hook) = config::limit_hook() {
+        let errno = os::errno();
         hook();
+        os::set_errno(errno);
     }
 }
 
