@@ -156,8 +156,10 @@ pub struct Arena {
     purgeable: AtomicUsize,
     /// What [`Inner::bytes_in_use`] was then …
     in_use: AtomicUsize,
-    /// … and the bytes of dirty chunks and magazines.
+    /// … the bytes of dirty chunks and magazines …
     dirty: AtomicUsize,
+    /// … and of all chunks and magazines.
+    at_hand: AtomicUsize,
     /// The bytes that were counted against the process's limits. Written under the lock.
     counted: AtomicUsize,
     attach: Attach,
@@ -205,6 +207,8 @@ impl Drop for Guard<'_> {
         self.arena.in_use.store(self.bytes_in_use(), Relaxed);
         let dirty = self.bins.dirty_pages() * os::PAGE + self.magazine_bytes;
         self.arena.dirty.store(dirty, Relaxed);
+        let at_hand = self.bins.pages() * os::PAGE + self.magazine_bytes;
+        self.arena.at_hand.store(at_hand, Relaxed);
         if limit::is_set() {
             let now = self.committed_bytes();
             limit::note(self.arena.counted.load(Relaxed), now);
@@ -229,6 +233,7 @@ impl Arena {
             purgeable: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
             dirty: AtomicUsize::new(0),
+            at_hand: AtomicUsize::new(0),
             counted: AtomicUsize::new(0),
             attach: Attach::new(),
             depot: PerClass([const { [const { DepotSlot::new() }; DEPOT_SLOTS] }; CLASS_PLACES]),
@@ -483,6 +488,11 @@ impl Arena {
     /// Bytes of its free chunks that may hold memory, and of its magazines, about.
     pub fn dirty_bytes(&self) -> usize {
         self.dirty.load(Relaxed)
+    }
+
+    /// Bytes of its free chunks and of its magazines, about.
+    pub fn bytes_at_hand(&self) -> usize {
+        self.at_hand.load(Relaxed)
     }
 
     /// Blocks that other arenas' threads freed, ever.

@@ -185,12 +185,14 @@ impl Inner {
         Some(run)
     }
 
-    /// The other arenas with so many dirty bytes whose lock is free at this instant. Only tried, never waited
-    /// for: two arenas' locks have no order.
+    /// The other arenas that have something, and so many dirty bytes, whose lock is free at this instant. Only tried, never
+    /// waited for: two arenas' locks have no order.
     fn lenders(&self, least: usize) -> impl Iterator<Item = Guard<'static>> {
         let own = self.id;
         let others = ARENAS.iter_open().filter(move |other| other.id() != own);
-        others.filter(move |other| other.dirty_bytes() >= least).filter_map(Arena::try_lock)
+        let has_some =
+            move |other: &&Arena| other.bytes_at_hand() > 0 && other.dirty_bytes() >= least;
+        others.filter(has_some).filter_map(Arena::try_lock)
     }
 
     /// Bytes of slabs and large blocks.
