@@ -1,8 +1,8 @@
 //! The soft and the hard limit of the memory that the process gets from the allocator.
 //!
 //! What counts is what may hold memory of the machine: blocks in use or free in caches and slabs,
-//! dirty chunks, touched tops, huge blocks. Not what was purged, was never touched, or is the
-//! allocator's own. Arenas say how much they hold each time that their lock is given up, and only
+//! dirty chunks, touched tops, huge blocks. Not chunks and tops that were purged or never touched, nor the
+//! allocator's own (but pages that went back out of slabs count: blocks in them are given without a look at the limit). Arenas say how much they hold each time that their lock is given up, and only
 //! while there is a limit; so several threads at once may go beyond it by what each takes.
 
 use crate::config;
