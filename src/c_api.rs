@@ -141,7 +141,34 @@ pub unsafe fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
             free(block);
             return ptr::null_mut();
         }
+        if PERTURB.load(Relaxed) != 0 {
+            return realloc_filled(block.cast(), bytes).cast();
+        }
         malloc::realloc(block.cast(), bytes, MIN_ALIGN).cast()
+    }
+}
+
+/// [`realloc`] where `M_PERTURB` asks that what is new is filled, and what is freed as well.
+///
+/// # Safety
+/// The block is the caller's, who uses only the returned one afterwards.
+#[cold]
+#[inline(never)]
+unsafe fn realloc_filled(block: *mut u8, bytes: usize) -> *mut u8 {
+    let errno = os::errno();
+    // SAFETY: the caller's contract; the size ends the process unless the block is in use.
+    unsafe {
+        let old = malloc::usable_size(block, Misuse::InvalidRealloc);
+        let new = served(malloc::malloc_slow(bytes), bytes);
+        if !new.is_null() {
+            ptr::copy_nonoverlapping(block, new, old.min(bytes));
+            free_filled(block);
+        } else if bytes <= old {
+            // It can stay.
+            os::set_errno(errno);
+            return block;
+        }
+        new
     }
 }
 

@@ -25,9 +25,9 @@ pub struct ClassStats {
     /// Those of them that give blocks only when no other can, and get their own back when these are freed, since
     /// little of the class was used for the decay time.
     pub closed_slabs: usize,
-    /// Blocks that the program holds.
+    /// Blocks that the program holds, or that are on their way home from other arenas' threads.
     pub in_use: usize,
-    /// Blocks that thread caches and depots hold.
+    /// Blocks that thread caches, depots and arenas keep in magazines.
     pub cached: usize,
     /// Blocks given to thread caches since the start.
     pub refilled: u64,
@@ -36,10 +36,16 @@ pub struct ClassStats {
 impl ClassStats {
     const NONE: Self =
         Self { size: 0, slabs: 0, closed_slabs: 0, in_use: 0, cached: 0, refilled: 0 };
+
+    /// Bytes of the slabs, of class number `class`, that are in no block in use or cached.
+    fn free_bytes(&self, class: usize) -> usize {
+        let blocks = (self.in_use + self.cached) * self.size;
+        (self.slabs * size_class::slab_bytes(class)).saturating_sub(blocks)
+    }
 }
 
 /// Figures of the process. Other threads go on meanwhile, so that sums may be off by what they
-/// do in that time.
+/// do in that time. What an arena holds that a fork closed, or that another thread has locked for very long, is left out.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Stats {
@@ -47,6 +53,10 @@ pub struct Stats {
     pub brk_bytes: usize,
     /// Bytes mapped, now: heaps, huge blocks, and the allocator's own.
     pub mmap_bytes: usize,
+    /// Bytes of heaps, now: of the break or mapped, in use or free.
+    pub heap_bytes: usize,
+    /// The sum of the most that each arena's heaps had.
+    pub peak_heap_bytes: usize,
     /// The highest `brk_bytes`.
     pub peak_brk_bytes: usize,
     /// The highest `mmap_bytes`.
@@ -55,6 +65,8 @@ pub struct Stats {
     pub huge_blocks: usize,
     /// Their bytes.
     pub huge_bytes: usize,
+    /// Bytes of huge blocks that were freed and are kept for the next one.
+    pub kept_huge_bytes: usize,
     /// Arenas that were opened.
     pub arenas: usize,
     /// Heaps, of all arenas.
@@ -99,10 +111,13 @@ impl Stats {
     const NONE: Self = Self {
         brk_bytes: 0,
         mmap_bytes: 0,
+        heap_bytes: 0,
+        peak_heap_bytes: 0,
         peak_brk_bytes: 0,
         peak_mmap_bytes: 0,
         huge_blocks: 0,
         huge_bytes: 0,
+        kept_huge_bytes: 0,
         arenas: 0,
         heaps: 0,
         thread_caches: 0,
@@ -134,17 +149,19 @@ impl Stats {
         self.thread_caches = Tcache::all().filter(|cache| cache.state() == State::Live).count();
         self.in_use_blocks = self.huge_blocks;
         self.in_use_bytes = self.huge_bytes;
+        self.kept_huge_bytes = huge::kept::bytes();
         self.cached_blocks = huge::kept::blocks();
-        self.cached_bytes = huge::kept::bytes();
+        self.cached_bytes = self.kept_huge_bytes;
         let mut out = [0usize; CLASSES];
         for arena in ARENAS.iter() {
+            if let Some(mut held) = arena.lock_open() {
+                arena.drain(&mut held);
+                self.add_arena(&held, &mut out);
+            }
             let (pending, remote) = arena.remote_figures();
             self.remote_pending_bytes += pending;
             self.remote_frees += remote;
             self.lock_waits += arena.lock_waits.load(Relaxed);
-            let Some(mut held) = arena.lock_open() else { continue };
-            arena.drain(&mut held);
-            self.add_arena(&held, &mut out);
         }
         for (class, (figures, &out)) in self.classes.iter_mut().zip(&out).enumerate().skip(1) {
             figures.size = size_class::size(class);
@@ -159,12 +176,14 @@ impl Stats {
         for cache in Tcache::all() {
             let (pending_bytes, pending) = cache.pending_figures();
             let large_bytes = cache.large_bytes();
-            let large = usize::from(large_bytes > 0);
             self.remote_pending_bytes += pending_bytes;
-            self.cached_blocks += large;
-            self.cached_bytes += large_bytes;
-            self.in_use_blocks = self.in_use_blocks.saturating_sub(pending + large);
-            self.in_use_bytes = self.in_use_bytes.saturating_sub(pending_bytes + large_bytes);
+            // Both count as in use so far.
+            let blocks = pending + usize::from(large_bytes > 0);
+            let bytes = pending_bytes + large_bytes;
+            self.cached_blocks += blocks;
+            self.cached_bytes += bytes;
+            self.in_use_blocks = self.in_use_blocks.saturating_sub(blocks);
+            self.in_use_bytes = self.in_use_bytes.saturating_sub(bytes);
         }
     }
 
@@ -177,6 +196,8 @@ impl Stats {
             figures.refilled += state.refilled;
             figures.cached += state.magazines.blocks;
         }
+        self.heap_bytes += inner.heap_bytes;
+        self.peak_heap_bytes += inner.peak_heap_bytes;
         self.in_use_blocks += inner.large_blocks;
         self.in_use_bytes += inner.large_bytes;
         self.top_bytes += top_bytes(&inner.heap);
@@ -185,9 +206,16 @@ impl Stats {
         self.free_chunks += unsafe { inner.bins.count() };
     }
 
-    /// Bytes in heaps, in use or free.
-    pub fn heap_bytes(&self) -> usize {
-        self.brk_bytes + self.mmap_bytes - self.huge_bytes.min(self.mmap_bytes)
+    /// Bytes of slabs that are in no block in use or cached.
+    pub fn slab_free_bytes(&self) -> usize {
+        let classes = self.classes.iter().enumerate().skip(1);
+        classes.map(|(class, figures)| figures.free_bytes(class)).sum()
+    }
+
+    /// Bytes of heaps that the program does not hold: in chunks, tops, slabs and caches.
+    pub fn free_heap_bytes(&self) -> usize {
+        let cached = self.cached_bytes.saturating_sub(self.kept_huge_bytes);
+        self.free_chunk_bytes + self.top_bytes + self.slab_free_bytes() + cached
     }
 
     /// Writes the figures as one JSON object to a file descriptor.
@@ -214,6 +242,8 @@ impl Stats {
                 ("rss_bytes", proc_bytes(STATUS, b"VmRSS:")),
                 ("brk_bytes", self.brk_bytes as u64),
                 ("mmap_bytes", self.mmap_bytes as u64),
+                ("heap_bytes", self.heap_bytes as u64),
+                ("peak_heap_bytes", self.peak_heap_bytes as u64),
                 ("peak_brk_bytes", self.peak_brk_bytes as u64),
                 ("peak_mmap_bytes", self.peak_mmap_bytes as u64),
                 ("huge_blocks", self.huge_blocks as u64),
@@ -225,6 +255,7 @@ impl Stats {
                 ("in_use_bytes", self.in_use_bytes as u64),
                 ("cached_blocks", self.cached_blocks as u64),
                 ("cached_bytes", self.cached_bytes as u64),
+                ("slab_free_bytes", self.slab_free_bytes() as u64),
                 ("free_chunk_bytes", self.free_chunk_bytes as u64),
                 ("top_bytes", self.top_bytes as u64),
                 ("purged_bytes", PURGED_BYTES.load(Relaxed)),
@@ -251,7 +282,7 @@ fn write_kernel_calls(fd: c_int) {
             ("mmap", KERNEL_CALLS.mmap.load(Relaxed)),
             ("munmap", KERNEL_CALLS.munmap.load(Relaxed)),
             ("mremap", KERNEL_CALLS.mremap.load(Relaxed)),
-            ("mprotect", 0),
+            ("mprotect", KERNEL_CALLS.mprotect.load(Relaxed)),
             ("madvise", KERNEL_CALLS.madvise.load(Relaxed)),
             ("futex_wait", KERNEL_CALLS.futex_wait.load(Relaxed)),
             ("futex_wake", KERNEL_CALLS.futex_wake.load(Relaxed)),
@@ -351,14 +382,14 @@ fn write_totals_xml(stats: &Stats, put: &mut impl FnMut(&[u8])) {
     line.str("<total type=\"fast\" count=\"").number(stats.cached_blocks as u64);
     line.str("\" size=\"").number(stats.cached_bytes as u64).str("\"/>\n");
     line.str("<total type=\"rest\" count=\"").number(stats.free_chunks as u64);
-    line.str("\" size=\"").number(stats.free_chunk_bytes as u64).str("\"/>\n");
+    let rest = stats.free_chunk_bytes + stats.slab_free_bytes();
+    line.str("\" size=\"").number(rest as u64).str("\"/>\n");
     line.str("<total type=\"mmap\" count=\"").number(stats.huge_blocks as u64);
     line.str("\" size=\"").number(stats.huge_bytes as u64).str("\"/>\n");
-    line.str("<system type=\"current\" size=\"").number(stats.heap_bytes() as u64).str("\"/>\n");
-    let peak = stats.peak_brk_bytes + stats.peak_mmap_bytes;
-    line.str("<system type=\"max\" size=\"").number(peak as u64).str("\"/>\n");
-    line.str("<aspace type=\"total\" size=\"").number(stats.heap_bytes() as u64).str("\"/>\n");
-    line.str("<aspace type=\"mprotect\" size=\"").number(stats.heap_bytes() as u64);
+    line.str("<system type=\"current\" size=\"").number(stats.heap_bytes as u64).str("\"/>\n");
+    line.str("<system type=\"max\" size=\"").number(stats.peak_heap_bytes as u64).str("\"/>\n");
+    line.str("<aspace type=\"total\" size=\"").number(stats.heap_bytes as u64).str("\"/>\n");
+    line.str("<aspace type=\"mprotect\" size=\"").number(stats.heap_bytes as u64);
     line.str("\"/>\n</malloc>\n");
     put(line.as_bytes());
 }
@@ -372,29 +403,33 @@ fn write_heap_xml(arena: &Arena, put: &mut impl FnMut(&[u8])) {
         let chunks = unsafe { held.bins.count() } as u64;
         (top_bytes(&held.heap), held.bins.pages() * PAGE, chunks)
     };
-    let mut classes = [(0usize, 0u32, 0usize); CLASSES];
+    let mut classes = [(0usize, 0usize); CLASSES];
+    let mut free_in_slabs = 0;
     for (class, figures) in classes.iter_mut().enumerate().skip(1) {
         let state = held.class(class);
-        *figures = (size_class::size(class), state.slabs, state.out);
+        let slabs = state.slabs as usize;
+        *figures = (slabs, slabs * size_class::slab_blocks(class) - state.out);
+        free_in_slabs +=
+            slabs * size_class::slab_bytes(class) - state.out * size_class::size(class);
     }
     drop(held);
     let mut line = Text::new();
     line.str("<heap nr=\"").number(u64::from(arena.id())).str("\">\n<sizes>\n");
     put(line.as_bytes());
-    for &(size, slabs, out) in classes.iter().filter(|figures| figures.1 > 0) {
+    for (class, &(slabs, free)) in classes.iter().enumerate().filter(|(_, figures)| figures.0 > 0) {
         let mut line = Text::new();
-        let total = out * size;
-        line.str("  <size from=\"").number(size as u64);
-        line.str("\" to=\"").number(size as u64);
-        line.str("\" total=\"").number(total as u64);
-        line.str("\" count=\"").number(out as u64);
-        line.str("\" slabs=\"").number(u64::from(slabs)).str("\"/>\n");
+        let size = size_class::size(class) as u64;
+        line.str("  <size from=\"").number(size);
+        line.str("\" to=\"").number(size);
+        line.str("\" total=\"").number(free as u64 * size);
+        line.str("\" count=\"").number(free as u64);
+        line.str("\" slabs=\"").number(slabs as u64).str("\"/>\n");
         put(line.as_bytes());
     }
     let mut line = Text::new();
     line.str("</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
     line.str("<total type=\"rest\" count=\"").number(chunks);
-    line.str("\" size=\"").number(free as u64).str("\"/>\n");
+    line.str("\" size=\"").number((free + free_in_slabs) as u64).str("\"/>\n");
     line.str("<total type=\"top\" count=\"1\" size=\"").number(top as u64).str("\"/>\n");
     line.str("<system type=\"current\" size=\"").number(system).str("\"/>\n");
     line.str("<system type=\"max\" size=\"").number(peak).str("\"/>\n");
@@ -415,11 +450,11 @@ pub fn write_summary() {
     row("heaps         ", stats.heaps);
     row("brk bytes     ", stats.brk_bytes);
     row("mmap bytes    ", stats.mmap_bytes);
-    row("system bytes  ", stats.heap_bytes());
+    row("system bytes  ", stats.heap_bytes);
     row("in use bytes  ", stats.in_use_bytes);
     row("in use blocks ", stats.in_use_blocks);
     row("cached bytes  ", stats.cached_bytes);
-    row("free bytes    ", stats.free_chunk_bytes + stats.top_bytes);
+    row("free bytes    ", stats.free_heap_bytes());
     row("mmap blocks   ", stats.huge_blocks);
     os::write_all(2, text.as_bytes());
 }

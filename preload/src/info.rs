@@ -46,15 +46,15 @@ pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let figures = stats::collect();
     libc::mallinfo2 {
-        arena: figures.heap_bytes(),
+        arena: figures.heap_bytes,
         ordblks: figures.free_chunks,
         smblks: figures.cached_blocks,
         hblks: figures.huge_blocks,
         hblkhd: figures.huge_bytes,
         usmblks: 0,
-        fsmblks: figures.cached_bytes,
+        fsmblks: figures.cached_bytes - figures.kept_huge_bytes.min(figures.cached_bytes),
         uordblks: figures.in_use_bytes - figures.huge_bytes.min(figures.in_use_bytes),
-        fordblks: figures.free_chunk_bytes + figures.top_bytes + figures.cached_bytes,
+        fordblks: figures.free_heap_bytes(),
         keepcost: figures.top_bytes,
     }
 }

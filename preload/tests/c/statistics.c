@@ -4,6 +4,12 @@
 enum { COUNT = 20000 };
 static void *blocks[COUNT];
 
+/* Whether every byte of the heaps is either in use or free, but for the last page of each mapped heap. */
+static int adds_up(struct mallinfo2 info) {
+    size_t sum = info.uordblks + info.fordblks;
+    return info.arena >= sum && info.arena - sum <= (on_system() ? 4 * KIB : 256 * KIB);
+}
+
 static void info_grows(int argc, char **argv) {
     (void)argc, (void)argv;
     struct mallinfo2 before = mallinfo2();
@@ -13,8 +19,7 @@ static void info_grows(int argc, char **argv) {
     size_t grown = during.uordblks - before.uordblks;
     CHECK(grown >= (size_t)COUNT * 256);
     CHECK(grown <= (size_t)COUNT * 256 * 5 / 4);
-    CHECK(during.arena >= during.uordblks);
-    CHECK(during.arena <= during.uordblks + during.fordblks + MIB);
+    CHECK(adds_up(before) && adds_up(during));
 
     void *large = malloc(32 * MIB);
     CHECK(large);
@@ -28,9 +33,16 @@ static void info_grows(int argc, char **argv) {
     struct mallinfo2 wide = mallinfo2();
     CHECK((size_t)narrow.uordblks == wide.uordblks);
     CHECK((size_t)narrow.arena == wide.arena);
-    for (int i = 0; i < COUNT; i++)
+    /* What is free between blocks in use. */
+    for (int i = 0; i < COUNT; i += 2)
+        free(blocks[i]);
+    struct mallinfo2 half = mallinfo2();
+    CHECK(half.uordblks <= during.uordblks - COUNT / 2 * 256 + (on_system() ? MIB : 0));
+    CHECK(adds_up(half));
+    for (int i = 1; i < COUNT; i += 2)
         free(blocks[i]);
     struct mallinfo2 after = mallinfo2();
+    CHECK(adds_up(after));
     /* What is left is cached at most; on glibc cached blocks are in use. */
     size_t slack = on_system() ? 4 * MIB : 4 * KIB;
     CHECK(after.uordblks <= before.uordblks + slack);
@@ -69,11 +81,15 @@ static void info_threads(int argc, char **argv) {
     pthread_t thread;
     CHECK(!pthread_create(&thread, NULL, allocates, NULL));
     CHECK(!pthread_join(thread, NULL));
-    size_t during = mallinfo2().uordblks;
+    struct mallinfo2 info = mallinfo2();
+    size_t during = info.uordblks;
     CHECK(during - before >= 500000 && during - before < 800000);
+    CHECK(on_system() || adds_up(info));
     for (int i = 0; i < 1000; i++)
         free(blocks[i]);
-    CHECK(mallinfo2().uordblks < before + 100000);
+    info = mallinfo2();
+    CHECK(info.uordblks < before + 100000);
+    CHECK(on_system() || adds_up(info));
 }
 
 static void options(int argc, char **argv) {
@@ -100,6 +116,15 @@ static void options(int argc, char **argv) {
     free(p);
     p = calloc(1, 400);
     CHECK(all_zero(p, 400));
+    /* What realloc adds is filled, wherever the block comes to lie. */
+    for (size_t size = 400; size <= 40 * MIB; size *= 100) {
+        memset(p, 7, 400);
+        p = realloc(p, size);
+        CHECK(p && p[0] == 7 && p[399] == 7);
+        CHECK(size == 400 || (p[size / 2] == (0x5a ^ 0xff) && p[size - 1] == (0x5a ^ 0xff)));
+    }
+    p = realloc(p, 100);
+    CHECK(p && p[0] == 7 && p[99] == 7);
     free(p);
     CHECK(mallopt(M_PERTURB, 0) == 1);
 }
