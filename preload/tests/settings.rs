@@ -155,6 +155,12 @@ fn arenite_conf_sets_everything() {
 }
 
 #[test]
+fn no_directory_is_the_own_control_group() {
+    let (own, _) = settings(&[])["cgroup"].clone();
+    expect(&settings(&[("ARENITE_CONF", "cgroup:")]), "cgroup", &own, "ARENITE_CONF");
+}
+
+#[test]
 fn a_source_overrides_those_before_it() {
     let variable = ("MALLOC_ARENA_MAX", "1");
     let tunables = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=2");

@@ -149,6 +149,12 @@ pub fn set_cgroup_path(path: &FilePath) -> bool {
     GROUP.set(path)
 }
 
+/// Whether that directory is set, or was used already.
+pub fn knows_cgroup_path() -> bool {
+    // Relaxed: nothing behind it is read.
+    GROUP.state.load(Relaxed) != NONE
+}
+
 /// Where control groups are mounted.
 const MOUNT: &CStr = c"/sys/fs/cgroup";
 

@@ -319,10 +319,15 @@ impl Spec {
     fn set_directory(&self, text: &[u8], origin: Origin) -> Result<(), Problem> {
         let mut path = FilePath::EMPTY;
         path.put(text.strip_suffix(b"/").unwrap_or(text));
-        if !text.starts_with(b"/") || path.as_c_str().is_empty() {
+        let is_in_time = if text.is_empty() {
+            // The process's own, which is looked for when it is needed.
+            !machine::knows_cgroup_path()
+        } else if !text.starts_with(b"/") || path.as_c_str().is_empty() {
             return Err(Problem::Is(" is no absolute path, or too long"));
-        }
-        if !machine::set_cgroup_path(&path) {
+        } else {
+            machine::set_cgroup_path(&path)
+        };
+        if !is_in_time {
             return Err(Problem::Is(" comes too late"));
         }
         self.set_origin(origin);
