@@ -2,6 +2,7 @@
 //! how a user names others and sets variables for them. For the commands that compare allocators.
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -23,6 +24,7 @@ const LIBRARY: &str = "libarenite.so";
 pub struct Library {
     /// The library to preload [default: libarenite.so beside the command or in ../lib]
     #[arg(long, value_name = "PATH", env = "ARENITE_LIBRARY")]
+    #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
     library: Option<PathBuf>,
 }
 
@@ -32,7 +34,8 @@ impl Library {
     /// # Errors
     /// The file is not there, or can not be preloaded.
     pub fn path(&self) -> Result<PathBuf> {
-        match &self.library {
+        // A variable that is set to nothing is as good as none.
+        match self.library.as_deref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => preloadable(path),
             None => preloadable(&beside_the_command()?),
         }
@@ -74,9 +77,15 @@ pub fn preloadable(path: &Path) -> Result<PathBuf> {
 }
 
 /// What stands in `lib<stem>.so`, the name of a library in a directory of peers; `None` for any
-/// other file.
+/// other file, and where no peer can have that name.
 pub fn stem(file: &str) -> Option<&str> {
-    file.strip_prefix("lib")?.strip_suffix(".so").filter(|stem| !stem.is_empty())
+    let stem = file.strip_prefix("lib")?.strip_suffix(".so")?;
+    (!stem.is_empty() && !is_reserved(stem)).then_some(stem)
+}
+
+/// Whether a name is that of no peer.
+fn is_reserved(name: &str) -> bool {
+    [ARENITE, AGAIN, SYSTEM].contains(&name)
 }
 
 /// What is said of an option that names an allocator which is not among these.
@@ -98,7 +107,7 @@ impl FromStr for Named {
 
     fn from_str(text: &str) -> Result<Self> {
         let (name, path) = text.split_once('=').context("it is NAME=PATH")?;
-        if name.is_empty() || name.contains(':') || [ARENITE, AGAIN, SYSTEM].contains(&name) {
+        if name.is_empty() || name.contains(':') || is_reserved(name) {
             bail!("'{name}' can not be the name of another allocator");
         }
         Ok(Self { name: name.to_owned(), path: path.into() })
@@ -138,7 +147,14 @@ mod tests {
     fn libraries_of_a_directory_are_known_by_their_names() {
         assert_eq!(stem("libjemalloc.so"), Some("jemalloc"));
         assert_eq!(stem("libtcmalloc_minimal.so"), Some("tcmalloc_minimal"));
-        for other in ["lib.so", "libjemalloc.so.2", "versions.tsv", "jemalloc.so"] {
+        for other in [
+            "lib.so",
+            "libjemalloc.so.2",
+            "versions.tsv",
+            "jemalloc.so",
+            "libarenite.so",
+            "libsystem.so",
+        ] {
             assert_eq!(stem(other), None, "{other}");
         }
     }

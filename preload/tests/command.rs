@@ -51,9 +51,9 @@ fn arenite(args: &[&str]) -> Command {
 
 /// The command where these signals are ignored.
 fn arenite_ignoring(signals: &str, args: &[&str]) -> Command {
-    let mut command = Command::new("sh");
-    let script = format!("trap '' {signals}; exec \"$@\"");
-    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_arenite")]).args(args);
+    let mut command = Command::new("env");
+    command.args(signals.split(' ').map(|signal| format!("--ignore-signal={signal}")));
+    command.arg(env!("CARGO_BIN_EXE_arenite")).args(args);
     command.env("ARENITE_LIBRARY", library());
     command
 }
@@ -235,6 +235,13 @@ fn ignored_signals_and_the_signal_mask_are_inherited() {
         let outcome = finish(command);
         assert_eq!(outcome.status.code(), Some(5), "{mode:?}: {outcome}");
         assert_eq!(outcome.stdout, "SigBlk:\t0000000000000000\n", "{mode:?}");
+        // A shell would look after its children.
+        let mut command = arenite_ignoring("HUP CHLD", mode);
+        command.args(["--", "sed", "-n", "s/^SigIgn:\t//p", "/proc/self/status"]);
+        let outcome = finish(command);
+        let ignored = u64::from_str_radix(outcome.stdout.trim(), 16).expect("a number");
+        let both = 1 << (libc::SIGHUP - 1) | 1 << (libc::SIGCHLD - 1);
+        assert_eq!(ignored & both, both, "{mode:?}: {outcome}");
     }
 }
 
@@ -325,6 +332,10 @@ fn the_json_has_the_figures_of_a_known_program() {
     assert!(number(report, "/anon_huge_page_bytes") <= number(report, "/rss_bytes"));
     assert!(number(report, "/memory_pressure_percent") <= 100);
     assert!(number(report, "/kernel_calls/brk") + number(report, "/kernel_calls/mmap") > 0);
+    let free = ["slab_free_bytes", "free_chunk_bytes", "top_bytes", "cached_bytes"];
+    let free: u64 = free.map(|part| number(report, &format!("/{part}"))).iter().sum();
+    assert_eq!(number(report, "/heap_bytes"), number(report, "/in_use_bytes") + free);
+    assert!(number(report, "/peak_heap_bytes") >= number(report, "/heap_bytes"));
     let classes = report["size_classes"].as_array().expect("size classes");
     let of_size = |size: u64| classes.iter().find(|class| number(class, "/size") == size);
     let class = of_size(112).expect("the class of 112 bytes");
@@ -411,6 +422,55 @@ fn what_can_not_run_is_said() {
     let outcome = finish(arenite(&["run", "--report-json", "/no/such/file", "--", "true"]));
     assert_eq!(outcome.status.code(), Some(125), "{outcome}");
     assert!(outcome.stderr.starts_with("arenite: /no/such/file: "), "{outcome}");
+    // Wrong arguments are no status of a program.
+    for wrong in [&["run"][..], &["config", "--no-such-option"], &["no-such-command"]] {
+        let outcome = finish(arenite(wrong));
+        assert_eq!(outcome.status.code(), Some(125), "{outcome}");
+        assert!(outcome.stdout.is_empty() && outcome.stderr.contains("error: "), "{outcome}");
+    }
+}
+
+#[test]
+fn a_file_is_left_as_it_is_where_nothing_ran() {
+    let path = scratch().join("kept.json");
+    for (arguments, text) in [(["/no/such/program"], "old"), (["true"], "{")] {
+        std::fs::write(&path, "old, and longer than what comes: ".repeat(1000))
+            .expect("write a file");
+        let mut command = arenite(&["run", "--report-json"]);
+        command.arg(&path).arg("--").args(arguments);
+        finish(command);
+        let found = std::fs::read_to_string(&path).expect("read the file");
+        assert!(found.starts_with(text), "{found:.100}");
+        assert_eq!(serde_json::from_str::<Value>(&found).is_ok(), text == "{", "{found:.100}");
+    }
+}
+
+#[test]
+fn blocks_that_are_runs_of_pages_are_blocks() {
+    let source = "
+        #include <stdlib.h>
+        int main(void) { free(malloc(40000)); return 0; }";
+    let program = compile("runs_of_pages", source, &[]);
+    let mut command = arenite(&["run", "--report", "--"]);
+    command.arg(&program);
+    let outcome = finish(command);
+    assert!(outcome.stderr.contains("Blocks in use"), "{outcome}");
+}
+
+#[test]
+fn figures_are_found_behind_many_groups() {
+    let mut command = Command::new("setpriv");
+    let groups: Vec<_> = (1_000_000_000..1_000_000_400).map(|group| group.to_string()).collect();
+    command.args(["--groups", &groups.join(","), env!("CARGO_BIN_EXE_arenite")]);
+    command.args(["run", "--report", "--", "ls"]).env("ARENITE_LIBRARY", library());
+    // Who may not have them has none.
+    let may = Command::new("setpriv").args(["--groups", &groups[0], "true"]).output();
+    if may.is_ok_and(|output| output.status.success()) {
+        let outcome = finish(command);
+        let mut lines = outcome.stderr.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("Peak RSS")).expect("a peak");
+        assert!(!peak.contains(" 0 B"), "{outcome}");
+    }
 }
 
 #[test]
@@ -430,6 +490,13 @@ fn a_library_that_can_not_be_preloaded_is_said() {
         assert_eq!(outcome.status.code(), Some(125), "{outcome}");
         assert!(outcome.stderr.contains(message), "{outcome}");
     }
+    // Of a variable that is set to nothing it is as if it were not set.
+    let mut command = arenite(&["run", "--help"]);
+    command.env("ARENITE_LIBRARY", "");
+    finish(command).expect_success();
+    let mut command = arenite(&["run", "--library"]);
+    command.arg(library()).args(["--", "true"]).env("ARENITE_LIBRARY", "");
+    finish(command).expect_success();
 }
 
 #[test]

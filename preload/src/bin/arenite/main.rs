@@ -41,7 +41,15 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let task = Cli::parse().task.unwrap_or_else(|| Task::Demo(demo::Options::default()));
+    let task = match Cli::try_parse() {
+        Ok(cli) => cli.task.unwrap_or_else(|| Task::Demo(demo::Options::default())),
+        Err(error) => {
+            // Help, or what is wrong with the arguments.
+            let status = if error.use_stderr() { run::FAILED } else { 0 };
+            _ = error.print();
+            return ExitCode::from(status);
+        }
+    };
     let done = match task {
         Task::Run(options) => return run::run(&options),
         Task::Compare(options) => return compare::run(&options),

@@ -35,6 +35,7 @@ struct Figures {
     in_use_bytes: u64,
     cached_blocks: u64,
     cached_bytes: u64,
+    slab_free_bytes: u64,
     free_chunk_bytes: u64,
     top_bytes: u64,
     remote_frees: u64,
@@ -74,6 +75,7 @@ impl Figures {
     /// Whether the process never had a block of Arenite.
     fn is_unused(&self) -> bool {
         self.in_use_blocks == 0
+            && self.peak_brk_bytes == 0
             && self.peak_mmap_bytes == 0
             && self.size_classes.iter().all(|class| class.refilled == 0)
     }
@@ -202,12 +204,11 @@ impl Figures {
         rows.row(
             "From the kernel",
             format!(
-                "brk {} (peak {}), mmap {} (peak {}); purged {} in all",
+                "brk {} (peak {}), mmap {} (peak {})",
                 bytes(self.brk_bytes),
                 bytes(self.peak_brk_bytes),
                 bytes(self.mmap_bytes),
-                bytes(self.peak_mmap_bytes),
-                bytes(self.purged_bytes)
+                bytes(self.peak_mmap_bytes)
             ),
         );
         rows.row(
@@ -228,7 +229,12 @@ impl Figures {
         );
         rows.row(
             "Free in heaps",
-            format!("chunks {}, tops {}", bytes(self.free_chunk_bytes), bytes(self.top_bytes)),
+            format!(
+                "chunks {}, tops {}, slabs {}",
+                bytes(self.free_chunk_bytes),
+                bytes(self.top_bytes),
+                bytes(self.slab_free_bytes)
+            ),
         );
         rows.row(
             "Remote frees",
@@ -252,19 +258,20 @@ impl Figures {
         rows.row(
             "Kernel calls",
             format!(
-                "brk {}, mmap {}, munmap {}, mremap {},",
+                "brk {}, mmap {}, munmap {}, mremap {}, mprotect {},",
                 count(calls.brk),
                 count(calls.mmap),
                 count(calls.munmap),
-                count(calls.mremap)
+                count(calls.mremap),
+                count(calls.mprotect)
             ),
         );
         rows.row(
             "",
             format!(
-                "mprotect {}, madvise {}, futex wait {}, futex wake {}",
-                count(calls.mprotect),
+                "madvise {} (purged {} in all), futex wait {}, futex wake {}",
                 count(calls.madvise),
+                bytes(self.purged_bytes),
                 count(calls.futex_wait),
                 count(calls.futex_wake)
             ),

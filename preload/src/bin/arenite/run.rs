@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -26,12 +26,13 @@ pub const NOT_FOUND: u8 = 127;
 #[command(after_help = "\
 Exit status:
   that of the program; killed by a signal, the command ends by the same signal
-  125  the command itself failed, for example because the library is missing
+  125  the command itself failed, for example because of its arguments, or the library is missing
   126  the program can not be run
   127  the program was not found
 
 A report is written at the normal end of a process. One that is killed or calls _exit writes
-none, nor does a program that ignores LD_PRELOAD: static and set-user-ID ones.
+none, nor does a program that ignores LD_PRELOAD: static and set-user-ID ones. While the command
+waits for it, a signal that is sent to the whole process group reaches the program twice.
 
 Examples:
   arenite run -- python3 script.py
@@ -130,12 +131,20 @@ fn run_and_report(options: &Options) -> Result<Ended, Failure> {
     Ok(ended)
 }
 
+/// Opens a file to write to, and leaves in it what it has: nothing may come of it.
 pub fn create(path: &Path) -> Result<(&Path, File)> {
-    let file = File::create(path).with_context(|| format!("{}", path.display()))?;
-    Ok((path, file))
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    Ok((path, file.with_context(|| format!("{}", path.display()))?))
+}
+
+/// Empties a file that [`create`] opened.
+pub fn empty(file: &File) -> io::Result<()> {
+    // A pipe or a terminal has no length.
+    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
 }
 
 fn write_json(file: File, finished: &Finished<'_>) -> Result<()> {
+    empty(&file)?;
     let mut file = BufWriter::new(file);
     serde_json::to_writer_pretty(&mut file, &finished.json())?;
     writeln!(file)?;
@@ -150,6 +159,6 @@ fn prepare(options: &Options) -> Result<(Command, OsString)> {
     let library = options.target.library()?;
     let mut command = Command::new(program);
     command.args(arguments).env("LD_PRELOAD", preload(library));
-    supervise::inherit_pipe_signal(&mut command);
+    supervise::inherit_ignored(&mut command);
     Ok((command, program.clone()))
 }

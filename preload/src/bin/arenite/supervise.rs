@@ -31,32 +31,38 @@ const OWN: [Signal; 14] = [
     Signal::SIGXFSZ,
 ];
 
-/// Whether writing to a closed pipe was no signal to whoever started the command. (Rust's runtime has it ignored for itself,
-/// and by default again for its children.)
-static PIPE_IS_IGNORED: AtomicBool = AtomicBool::new(false);
+/// Signals that this process does not leave as they were: Rust's runtime ignores the one, and has it by default again for its
+/// children; [`keep_statuses`] changes the other.
+const CHANGED: [libc::c_int; 2] = [libc::SIGPIPE, libc::SIGCHLD];
+
+/// Whether whoever started the command had set them to be ignored.
+static WERE_IGNORED: [AtomicBool; CHANGED.len()] = [const { AtomicBool::new(false) }; _];
 
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_START: extern "C" fn() = {
     extern "C" fn at_start() {
-        // SAFETY: all zeros is a valid action, which the call fills.
-        let ignored = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) == 0
-                && action.sa_sigaction == libc::SIG_IGN
-        };
-        PIPE_IS_IGNORED.store(ignored, Relaxed);
+        for (signal, was_ignored) in CHANGED.into_iter().zip(&WERE_IGNORED) {
+            // SAFETY: all zeros is a valid action, which the call fills.
+            let ignored = unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                    && action.sa_sigaction == libc::SIG_IGN
+            };
+            was_ignored.store(ignored, Relaxed);
+        }
     }
     at_start
 };
 
-/// Has the program begin with SIGPIPE as the command did.
-pub fn inherit_pipe_signal(command: &mut Command) {
-    if PIPE_IS_IGNORED.load(Relaxed) {
+/// Has the program begin with what the command ignored when it began.
+pub fn inherit_ignored(command: &mut Command) {
+    let signals = CHANGED.into_iter().zip(&WERE_IGNORED);
+    for (signal, _) in signals.filter(|(_, was_ignored)| was_ignored.load(Relaxed)) {
         // SAFETY: between fork and exec the closure makes one system call.
         unsafe {
-            command.pre_exec(|| {
-                libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+            command.pre_exec(move || {
+                libc::signal(signal, libc::SIG_IGN);
                 Ok(())
             });
         }

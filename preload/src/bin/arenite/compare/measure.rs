@@ -1,13 +1,14 @@
 //! All runs of all allocators, interleaved.
 
 use super::Options;
-use super::allocators::{AGAIN, ARENITE, Allocator};
+use super::allocators::{ARENITE, Allocator};
 use super::launch::{Launcher, Output, Run, Sample, how};
 use super::summary::Figure;
 use crate::report::Reports;
 use crate::run::Failure;
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{Read, Seek};
 use std::process::{Command, ExitStatus, Stdio};
 
 /// An allocator and its runs.
@@ -28,7 +29,7 @@ impl Measured {
     }
 }
 
-/// How many times the runs that were asked for may be done until Arenite and its control agree.
+/// How many times the runs that were asked for may be done until those of each allocator agree.
 const MOST_TIMES: u32 = 4;
 
 /// What came out.
@@ -45,15 +46,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// By which part the least CPU times of Arenite and of its control differ; 0 if one of them failed.
+    /// By which part the two least CPU times of an allocator differ, of the one where they differ most: that one may not
+    /// have had a run yet that nothing disturbed.
     fn noise(&self) -> f64 {
-        let least = |name: &str| {
-            let measured = self.all.iter().find(|one| one.allocator.name == name)?;
-            let samples = measured.failure.is_none().then_some(&measured.samples)?;
-            samples.iter().map(|sample| Figure::Cpu.of(sample)).min_by(f64::total_cmp)
-        };
-        let both = least(ARENITE).zip(least(AGAIN));
-        both.map_or(0.0, |(one, other)| one.max(other) / one.min(other) - 1.0)
+        let all = self.all.iter().filter(|one| one.failure.is_none());
+        let gaps = all.map(|one| {
+            let mut times: Vec<_> = one.samples.iter().map(|run| Figure::Cpu.of(run)).collect();
+            times.sort_by(f64::total_cmp);
+            match times[..] {
+                [least, next, ..] => next / least - 1.0,
+                _ => f64::INFINITY,
+            }
+        });
+        gaps.max_by(f64::total_cmp).unwrap_or(0.0)
     }
 }
 
@@ -181,17 +186,24 @@ fn is_success(status: ExitStatus, also: &[u8]) -> bool {
 
 /// Runs the shell command that goes before each run.
 fn prepare(command: &str) -> Result<(), Failure> {
-    let output = Command::new("sh")
+    // A file: what the command leaves in the background would keep a pipe open.
+    let mut errors = tempfile::tempfile().context("no file for the standard error")?;
+    let status = Command::new("sh")
         .args(["-c", command])
         .env_remove("LD_PRELOAD")
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::null())
+        .stderr(errors.try_clone().context("--prepare: standard error")?)
+        .status()
         .context("--prepare: sh")?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        return Err(anyhow!("--prepare: {}: {}", how(output.status), stderr.trim()).into());
+    if status.success() {
+        return Ok(());
     }
-    Ok(())
+    let mut text = Vec::new();
+    let read = errors.rewind().and_then(|()| errors.read_to_end(&mut text));
+    read.context("--prepare: standard error")?;
+    let text = String::from_utf8_lossy(&text);
+    Err(anyhow!("--prepare: {}: {}", how(status), text.trim()).into())
 }
 
 /// Hidden if standard error is no terminal.

@@ -11,12 +11,12 @@ mod summary;
 mod table;
 
 use crate::library::Target;
-use crate::run::{Failure, complain, create};
+use crate::run::{Failure, complain, create, empty};
 use crate::supervise;
 use allocators::{Named, Setting};
 use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use summary::Summary;
@@ -44,7 +44,7 @@ within each round, this allocator / Arenite, and their geometric mean is given w
 confidence interval: Student's t for the mean of the logarithms. \"No difference seen\" says that
 the interval contains 1. With fewer than 3 runs there is no interval. Of twenty intervals about
 one misses by chance; --control shows how far Arenite differs from itself. On a machine whose speed
-changes, --settle goes on until that is little: only Arenite's own runs decide, no other allocator's.
+changes, --settle goes on until the two shortest runs of each allocator are alike.
 
 An allocator fails if a run of it ends by a signal or with a status that is not 0 and no
 --ok-status. It is not run again, and has no ratio.
@@ -52,7 +52,7 @@ An allocator fails if a run of it ends by a signal or with a status that is not 
 Exit status:
   0    all runs succeeded, or only those of allocators other than Arenite and the system's failed
   1    a run on Arenite or on the system's malloc failed
-  125  the command itself failed, for example because the library is missing
+  125  the command itself failed, for example because of its arguments, or the library is missing
   126  the program can not be run
   127  the program was not found
 
@@ -80,9 +80,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
-    /// Go on, up to four times as many runs, while the least CPU times of Arenite and of its control differ by more
-    /// than so much
-    #[arg(long, value_name = "PERCENT", requires = "control")]
+    /// Go on, up to four times as many runs, while the two least CPU times of an allocator differ by more than so much
+    #[arg(long, value_name = "PERCENT")]
     settle: Option<f64>,
     /// Runs of each allocator before those that are measured
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -146,9 +145,8 @@ fn compare(options: &Options) -> Result<ExitCode, Failure> {
     Ok(if failed { ExitCode::from(FAILED_RUNS) } else { ExitCode::SUCCESS })
 }
 
-fn write_text((path, file): (&Path, File), text: &str) -> Result<()> {
-    let mut file = BufWriter::new(file);
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.flush())
+fn write_text((path, mut file): (&Path, File), text: &str) -> Result<()> {
+    empty(&file)
+        .and_then(|()| file.write_all(text.as_bytes()))
         .with_context(|| format!("{}", path.display()))
 }

@@ -41,7 +41,9 @@ impl Display for Screen<'_> {
 
 impl Screen<'_> {
     fn method(&self) -> &'static str {
-        match self.outcome.runs as usize >= LEAST_PAIRS {
+        // After a failure there are fewer than were asked for.
+        let most = self.summaries.iter().map(|summary| summary.measured.samples.len()).max();
+        match most.unwrap_or(0) >= LEAST_PAIRS {
             true => "with the 95 % confidence interval:",
             false => "without an interval, which needs 3 runs at least:",
         }
