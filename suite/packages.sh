@@ -10,7 +10,7 @@ install_packages() {
     if [ "$(id -u)" -ne 0 ]; then sudo=(sudo); fi
     echo "installing: ${missing[*]}" >&2
     "${sudo[@]}" apt-get -o DPkg::Lock::Timeout=600 update -qq
-    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get -o DPkg::Lock::Timeout=600 install -y -qq \
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq \
         --no-install-recommends "${missing[@]}" >/dev/null
 }
 

@@ -5,12 +5,15 @@
 #     suite/run.sh                  all: some hours
 #     suite/run.sh --quick          smaller programs, a few minutes; the report is in target/suite/quick
 #     suite/run.sh --resume         go on with what is not measured yet
-#     suite/run.sh --settle 2       more runs where Arenite and its control differ by over 2 %
+#     suite/run.sh --settle 2       more runs where the two shortest of an allocator differ by over 2 %
 #     suite/run.sh --only redis     measure this one again, and report on all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cargo build --release --locked --package arenite-preload --package stress --package suite
+cargo build --release --locked --package arenite-preload --package suite
+# Nothing of Arenite is in these, so that all allocators have the same to do.
+cargo build --release --locked --package stress --features system --bins \
+    --target-dir "${CARGO_TARGET_DIR:-target}/suite/stress"
 suite/peers.sh
 suite/inputs.sh
 cargo run --release --locked --quiet --package suite --bin suite -- run "$@"

@@ -7,6 +7,8 @@ pub struct Outcome {
     pub name: String,
     pub kind: crate::programs::Kind,
     pub comparison: Comparison,
+    /// Of what commit Arenite was.
+    pub commit: String,
 }
 
 /// A ratio above which Arenite is said to lose.
@@ -109,7 +111,7 @@ pub mod tests {
         let text = serde_json::json!({"version": 1, "command": ["fixture"], "runs": 1,
             "allocators": allocators});
         let comparison = Comparison::parse(&text.to_string()).expect("a fixture of the schema");
-        Outcome { name: name.to_owned(), kind: Kind::Program, comparison }
+        Outcome { name: name.to_owned(), kind: Kind::Program, comparison, commit: String::new() }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! show what waits for memory, for the kernel, or for other threads.
 
 use crate::analysis::geometric_mean;
-use crate::machine::{cpus, peers};
+use crate::machine::{self, cpus, peers};
 use crate::measure::PEER_VARIABLE;
 use crate::programs::{self, Program};
 use crate::{Places, comparison, report};
@@ -111,7 +111,7 @@ fn text(
          smaller inputs than those of [RESULTS.md](RESULTS.md), relative to the best peer, whose own figure is\n\
          in the second column. –: does not run under valgrind.\n"
     )?;
-    writeln!(text, "{}", report::facts(places))?;
+    writeln!(text, "{}", report::facts(machine::commit(places)))?;
     let mut head = vec!["program", "best peer"];
     head.extend(allocators.iter().map(|(name, _)| name.as_str()));
     let mut rows = Vec::new();

@@ -29,10 +29,10 @@ pub fn peers(places: &Places) -> Result<Vec<Peer>> {
 }
 
 /// Lines of "what: value".
-pub fn facts(places: &Places) -> Vec<(&'static str, String)> {
+pub fn facts(commit: String) -> Vec<(&'static str, String)> {
     vec![
         ("Date", output("date", &["-u", "+%F %H:%M UTC"])),
-        ("Commit", commit(places)),
+        ("Commit", commit),
         ("CPU", line_of("/proc/cpuinfo", "model name")),
         ("CPUs", cpus().to_string()),
         ("Memory", line_of("/proc/meminfo", "MemTotal")),
@@ -51,7 +51,8 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn commit(places: &Places) -> String {
+/// The commit of the sources, and whether they have changes.
+pub fn commit(places: &Places) -> String {
     let root = places.root.display().to_string();
     let commit = output("git", &["-C", &root, "rev-parse", "--short=12", "HEAD"]);
     // The report itself does not count as a change.

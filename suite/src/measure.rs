@@ -2,7 +2,7 @@
 
 use crate::Places;
 use crate::comparison::NO_PURGE;
-use crate::machine::peers;
+use crate::machine::{commit, peers};
 use crate::programs::{Kind, Program};
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -77,6 +77,9 @@ fn compare(places: &Places, program: &Program, extent: &Extent, file: &Path) -> 
     }
     command.args(["--control", "--keep-going", "--runs", &runs.to_string(), "--json"]);
     command.arg(&unfinished).arg("--").args(&program.command);
+    // These would have other hash tables in each run.
+    command.env("PYTHONHASHSEED", "0").env("PERL_HASH_SEED", "0");
+    let commit = commit(places);
     let log = file.with_extension("log");
     let output = fs::File::create(&log)?;
     command.stdout(output.try_clone()?).stderr(output).stdin(Stdio::null());
@@ -85,5 +88,6 @@ fn compare(places: &Places, program: &Program, extent: &Extent, file: &Path) -> 
     let measured = status.success() || status.code() == Some(1);
     ensure!(measured, "arenite compare: {status}; see {}", log.display());
     fs::rename(&unfinished, file)?;
+    fs::write(file.with_extension("commit"), commit)?;
     Ok(())
 }

@@ -19,7 +19,9 @@ pub fn write(places: &Places, programs: &[Program]) -> Result<()> {
     fs::create_dir_all(folder.join("plots"))?;
     let pictures = plots::draw(&folder.join("plots"), &single, &scaling)?;
 
-    let facts = facts(places);
+    let commits: BTreeSet<_> =
+        single.iter().chain(&scaling).map(|outcome| outcome.commit.as_str()).collect();
+    let facts = facts(commits.into_iter().collect::<Vec<_>>().join(" and "));
     let means = means(&single);
     let mut text = String::new();
     writeln!(
@@ -69,7 +71,10 @@ fn read(places: &Places, programs: &[Program]) -> Result<(Vec<Outcome>, Vec<Stri
         let file = places.results().join(format!("{}.json", program.name));
         if file.exists() {
             let comparison = Comparison::read(&file)?;
-            outcomes.push(Outcome { name: program.name.clone(), kind: program.kind, comparison });
+            let commit = fs::read_to_string(file.with_extension("commit"));
+            let commit = commit.unwrap_or_else(|_| "unknown".to_owned());
+            let Program { name, kind, .. } = program;
+            outcomes.push(Outcome { name: name.clone(), kind: *kind, comparison, commit });
         } else {
             missing.push(program.name.clone());
         }
@@ -115,8 +120,8 @@ fn aligned_table(
 }
 
 /// The machine and what is measured, as a table.
-pub fn facts(places: &Places) -> String {
-    let rows = machine::facts(places).into_iter().map(|(what, value)| vec![what.to_owned(), value]);
+pub fn facts(commit: String) -> String {
+    let rows = machine::facts(commit).into_iter().map(|(what, value)| vec![what.to_owned(), value]);
     text_table(&["machine", ""], rows)
 }
 

@@ -14,7 +14,7 @@ use stress::intervals::Intervals;
 use stress::sizes::{any_magnitude, layout};
 use stress::{Block, Common, Run, Worker, fail};
 
-#[global_allocator]
+#[cfg_attr(not(feature = "system"), global_allocator)]
 static GLOBAL: Arenite = Arenite::new();
 
 #[derive(Parser)]

@@ -21,7 +21,7 @@ use stress::run::{checked, every_so_often, stopped, target};
 use stress::sizes::{any_magnitude, layout};
 use stress::{Block, Common, Run, Worker, child, fail};
 
-#[global_allocator]
+#[cfg_attr(not(feature = "system"), global_allocator)]
 static GLOBAL: Arenite = Arenite::new();
 
 #[derive(Parser)]

@@ -13,7 +13,7 @@ use stress::run::{mib, status};
 use stress::sizes::{aligned, layout};
 use stress::{Block, Common, Run, Worker, fail};
 
-#[global_allocator]
+#[cfg_attr(not(feature = "system"), global_allocator)]
 static GLOBAL: Arenite = Arenite::new();
 
 #[derive(Parser)]

@@ -10,7 +10,7 @@ use stress::run::{checked, mib, rss, target};
 use stress::sizes::{any_magnitude, layout};
 use stress::{Block, Common, Run, Worker, fail};
 
-#[global_allocator]
+#[cfg_attr(not(feature = "system"), global_allocator)]
 static GLOBAL: Arenite = Arenite::new();
 
 #[derive(Parser)]

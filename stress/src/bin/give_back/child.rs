@@ -4,6 +4,7 @@ use crate::allocators::Allocator;
 use crate::report::Measured;
 use crate::scenario::Scenario;
 use anyhow::{Context, Result};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -42,6 +43,9 @@ pub fn run(
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["run", scenario.name, "--part", part]).args(arguments);
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| directs_an_allocator(name)) {
+        command.env_remove(name);
+    }
     match &allocator.library {
         Some(library) => command.env("LD_PRELOAD", library),
         None => command.env_remove("LD_PRELOAD"),
@@ -67,6 +71,22 @@ pub fn run(
             },
         },
     })
+}
+
+/// Whether a variable is one by which allocators are told what to do: each has its defaults, but for what the user sets.
+fn directs_an_allocator(name: &OsStr) -> bool {
+    const BEGINNINGS: [&str; 8] = [
+        "ARENITE_",
+        "MALLOC_",
+        "GLIBC_TUNABLES",
+        "MIMALLOC_",
+        "TCMALLOC_",
+        "SNMALLOC_",
+        "RPMALLOC_",
+        "SCUDO_",
+    ];
+    let name = name.to_string_lossy();
+    BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// Waits for a child; kills it when the patience is over.

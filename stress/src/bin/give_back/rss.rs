@@ -21,10 +21,10 @@ pub fn reset_peak() {
     // SAFETY: the path is a string, the bytes are valid for their length; the descriptor is ours.
     unsafe {
         let file = libc::open(c"/proc/self/clear_refs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if file >= 0 {
-            libc::write(file, b"5".as_ptr().cast(), 1);
-            libc::close(file);
+        if file < 0 || libc::write(file, b"5".as_ptr().cast(), 1) != 1 {
+            fail!("the peak can not be reset: /proc/self/clear_refs");
         }
+        libc::close(file);
     }
 }
 
