@@ -47,6 +47,7 @@ c=(aarch64-linux-gnu-gcc "${flags[@]}")
 "${c[@]}" -shared -fPIC -o "$programs/deep.so" preload/tests/c/deep.c
 "${c[@]}" -o "$programs/host" preload/tests/c/host.c -ldl
 "${c[@]}" -o "$programs/threads" preload/tests/c/threads.c
+"${c[@]}" -o "$programs/c_api" preload/tests/c/c_api.c -ldl
 
 runs=0
 run() {
@@ -54,6 +55,8 @@ run() {
         >/dev/null
     runs=$((runs + 1))
 }
+# The dynamic linker only warns about what it can not load.
+run c_api origin libarenite malloc calloc realloc free posix_memalign _Znwm _ZdlPv
 # (Not what limits the address space, or looks at what is resident: that is qemu's, too.)
 for mode in forms null_is_nothing zero_is_unique throwing not_throwing not_throwing_handler_throws \
     everyday; do

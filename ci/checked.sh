@@ -9,7 +9,7 @@ cargo build --quiet --profile checked --package arenite-preload --lib
 export ARENITE_SO=$target/checked/libarenite.so
 cargo test --quiet --release --package arenite-preload \
     --test c_api --test misuse --test fork --test threads --test limits --test purge \
-    --test drain
+    --test drain --test helper --test refusals
 # The heaps, huge blocks and trims of machines with larger pages.
 cargo test --quiet --profile checked --package arenite \
     --test heap_pages --test pages_16k --test pages_64k

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Shows that the loom models see what they are for: weakens one ordering or breaks one step at a
 # time, in a copy of the workspace, and expects the model to fail. Fails if a mutant survives, does
-# not compile, or does not change its file. `ci/loom_mutants.sh depot` runs one model's only.
+# not compile, or does not change its file. `ci/loom_mutants.sh depot` runs one model's only, and
+# `ci/loom_mutants.sh --apply` looks only whether each changes its file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-only=${1:-}
+only=${1:-} apply_only=""
+if [ "$only" = --apply ]; then only="" apply_only=yes; fi
 
 # Not the directory of ci/loom.sh: cargo would take what was built from the copy for its own.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/loom_mutants
@@ -49,6 +51,8 @@ mutant() {
     sed -z -E -i "$script" "$copy/$file"
     if cmp -s "$copy/original" "$copy/$file"; then
         verdict="NOT APPLIED"
+    elif [ -n "$apply_only" ]; then
+        verdict="yes: not asked"
     else
         passes "$model" "$what" || status=$?
         if [ "$status" -eq 0 ]; then
@@ -64,7 +68,8 @@ mutant() {
     case "${verdict:=DIED WITHOUT A MESSAGE}" in yes:*) ;; *) bad=$((bad + 1)) ;; esac
     # A fresh time stamp, so that cargo builds the original again.
     cat "$copy/original" >"$copy/$file"
-    printf '| %-52s | %-27s | %-12s | %s |\n' "$what" "$file" "$model" "$verdict"
+    [ -n "$apply_only" ] && [ "$verdict" != "NOT APPLIED" ] ||
+        printf '| %-52s | %-27s | %-12s | %s |\n' "$what" "$file" "$model" "$verdict"
 }
 
 printf '| %-52s | %-27s | %-12s | %s |\n' mutant file model 'caught?'
@@ -225,6 +230,11 @@ mutant exploration $file 'the facade takes no turns' \
 if [ "$mutants" -eq 0 ]; then
     echo "loom_mutants: no model is called '$only'" >&2
     exit 1
+fi
+if [ -n "$apply_only" ]; then
+    echo "loom_mutants: $((mutants - bad)) of $mutants mutants apply"
+    [ "$bad" -eq 0 ]
+    exit
 fi
 # What failed was the mutants: the models pass on what is in the copy now.
 for model in "$copy"/loom_tests/tests/*.rs; do

@@ -16,11 +16,13 @@ for source in stress/src/bin/*.rs; do
     names+=("${name%.rs}")
 done
 [ "${#names[@]}" -ge 8 ] || { echo "only ${#names[@]} stress binaries" >&2; exit 1; }
+seed=$RANDOM
+echo "seed $seed"
 for name in "${names[@]}"; do
     for threads in 2 8; do
-        timeout 300 "$target/checked/$name" --threads "$threads" --seconds "$seconds" --seed "$((RANDOM))" |
+        timeout 300 "$target/checked/$name" --threads "$threads" --seconds "$seconds" --seed "$seed" |
             tail -n 1
     done
 done
-# The churn of the design: 10,000 threads in batches of 50.
+# 10,000 threads in batches of 50.
 timeout 300 "$target/checked/thread_churn" --threads 50 --ops 10000 --main-frees --max-growth 2 --seed 1 | tail -n 2

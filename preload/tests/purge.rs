@@ -45,7 +45,7 @@ fn what_other_threads_free_goes_back() {
 #[test]
 fn the_helper_has_a_stack_beside_much_that_is_thread_local() {
     let settings = [("ARENITE_CONF", "decay_ms:50")];
-    run_in(&compile("thread_locals.c"), &["helper"], &settings).expect_done();
+    run_in(&compile("thread_locals.c"), &["needs_a_stack"], &settings).expect_done();
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{compile, on_system, run_in, scratch};
+use common::{Outcome, compile, on_system, run_in, scratch};
 
-/// Runs a mode of the program, which may have four arenas; what it reports at its end.
+/// Runs a mode of the program, which may have four arenas; what it says, and what it reports at its end.
 #[track_caller]
-fn refuses(mode: &str) -> Option<serde_json::Value> {
+fn refuses(mode: &str) -> Option<(Outcome, serde_json::Value)> {
     let report = scratch().join(format!("{mode}.json"));
     let variables =
         [("MALLOC_ARENA_MAX", "4"), ("ARENITE_REPORT", report.to_str().expect("a path of text"))];
@@ -16,12 +16,14 @@ fn refuses(mode: &str) -> Option<serde_json::Value> {
         return None;
     }
     let text = std::fs::read(&report).expect("a report");
-    Some(serde_json::from_slice(&text).expect("a report in JSON"))
+    Some((outcome, serde_json::from_slice(&text).expect("a report in JSON")))
 }
 
 #[test]
 fn a_block_survives_a_realloc_that_is_refused() {
-    refuses("realloc_is_refused");
+    if let Some((outcome, _)) = refuses("realloc_is_refused") {
+        assert!(outcome.number("refused") > 0, "{outcome}");
+    }
 }
 
 #[test]
@@ -31,7 +33,7 @@ fn what_a_refused_request_took_can_be_had() {
 
 #[test]
 fn many_refusals_take_nothing_away() {
-    if let Some(report) = refuses("refused_often") {
+    if let Some((_, report)) = refuses("refused_often") {
         let arenas = report["arenas"].as_u64().expect("a number of arenas");
         assert!(arenas <= 4, "{report}");
     }

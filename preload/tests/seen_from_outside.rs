@@ -188,7 +188,7 @@ fn a_top_that_a_program_needs_again_and_again_stays() {
 
 #[test]
 fn a_foreign_sbrk_between_two_mallocs() {
-    let (calls, _) = trace_mode("study_break");
+    let (calls, _) = trace_mode("break_between");
     let start = initial_break(&calls);
     let first = break_steps(between(&calls, "begin", "first"), start);
     let [growth] = first[..] else {

@@ -10,6 +10,7 @@ import random, socket, sys, threading, time
 
 port = int(sys.argv[1])
 wrong = []
+ended = []
 
 def connect():
     for _ in range(100):
@@ -46,14 +47,15 @@ def client(number):
                 stream.readline(), stream.readline()
             if got != (value(key, known[key]) if key in known else None):
                 wrong.append(key)
+    ended.append(number)
 
 threads = [threading.Thread(target=client, args=(n,)) for n in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print("wrong:", len(wrong))
+print("ended:", len(ended), "wrong:", len(wrong))
 END
 python3 load.py "$port" >load.log
-expect load.log "wrong: 0"
+expect load.log "ended: 8 wrong: 0"
 kill -TERM "$server"
 wait "$server" || fail "the server ended with status $?"
 expect_blocks 500

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# redis-server under redis-benchmark. Debian's own binary brings jemalloc, so this one is built
-# from Debian's source package with the C library's malloc, which Arenite then replaces.
+# redis-server under redis-benchmark. The distribution's own binary brings jemalloc, so this one is built
+# from its source package with the C library's malloc, which Arenite then replaces.
 source "${BASH_SOURCE%/*}/common.sh"
 
 build=${ARENITE_REDIS:-$PWD}
 if [ ! -x "$build/redis-server" ]; then
     mkdir -p lists/partial source "$build"
-    echo "deb-src http://deb.debian.org/debian $(. /etc/os-release && echo "$VERSION_CODENAME") main" >src.list
+    source /etc/os-release
+    case $ID in
+    ubuntu) echo "deb-src http://archive.ubuntu.com/ubuntu $VERSION_CODENAME main universe" ;;
+    *) echo "deb-src http://deb.debian.org/debian $VERSION_CODENAME main" ;;
+    esac >src.list
     apt=(apt-get -qq -o "Dir::Etc::SourceList=$PWD/src.list" -o Dir::Etc::SourceParts=/dev/null
         -o "Dir::State::Lists=$PWD/lists" -o APT::Sandbox::User=)
     "${apt[@]}" update

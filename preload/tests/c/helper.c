@@ -57,7 +57,11 @@ static void sleeps_beside_locked(int argc, char **argv) {
     (void)argc, (void)argv;
     start_sleeper();
     wait_for_helper();
-    CHECK(!mlockall(MCL_CURRENT | MCL_FUTURE));
+    if (mlockall(MCL_CURRENT | MCL_FUTURE)) {
+        CHECK(errno == ENOMEM || errno == EPERM);
+        say("done", 1);
+        return;
+    }
     burst();
     WAIT_UNTIL(is_asleep(), 60, 1)
     say("done", 1);

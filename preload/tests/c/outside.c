@@ -38,7 +38,7 @@ static int in_heap(const void *address) {
     check_failed(__FILE__, __LINE__, "the address is not mapped at all");
 }
 
-/* The study's first program. */
+/* One block. */
 static void small(int argc, char **argv) {
     (void)argc, (void)argv;
     mark("begin");
@@ -128,7 +128,7 @@ static void breathing_alone(int argc, char **argv) {
     mark("end");
 }
 
-/* The study's second program: someone else moves the break as well. The bytes
+/* Someone else moves the break as well. The bytes
  * that sbrk returned are filled and must stay what they are, and no block may
  * lie on them. */
 static void foreign_break(int argc, char **argv) {
@@ -179,8 +179,8 @@ static void foreign_break(int argc, char **argv) {
         CHECK(holds(theirs[round], 1000, round));
 }
 
-/* The study's exact sequence, for the trace: malloc, sbrk, malloc, sbrk. */
-static void study_break(int argc, char **argv) {
+/* For the trace: malloc, sbrk, malloc, sbrk. */
+static void break_between(int argc, char **argv) {
     (void)argc, (void)argv;
     mark("begin");
     char *a = malloc(1000);
@@ -233,7 +233,7 @@ static const struct mode modes[] = {
     {"breathing", breathing},
     {"breathing_alone", breathing_alone},
     {"foreign_break", foreign_break},
-    {"study_break", study_break},
+    {"break_between", break_between},
     {"lowered_break", lowered_break},
     {NULL, NULL},
 };

@@ -404,7 +404,7 @@ static void child_without_handlers(int argc, char **argv) {
     CHECK(!pthread_barrier_init(&turn, NULL, 2));
     CHECK(!pthread_create(&thread, NULL, allocates, NULL));
     pthread_barrier_wait(&turn);
-    CHECK(helper());
+    WAIT_UNTIL(helper(), 1000, 10000)
     pthread_barrier_wait(&turn);
     CHECK(!pthread_join(thread, NULL));
     /* As _Fork(3): no handler of pthread_atfork runs. */

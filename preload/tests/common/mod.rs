@@ -82,13 +82,15 @@ pub fn compile_with(source: &str, flags: &[&str]) -> PathBuf {
     static DONE: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
     let mut done =
         DONE.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(program) = done.get(source) {
+    let name = source.split('.').next().expect("a name");
+    let name = [&[name], flags].concat().join("").replace('/', "_");
+    if let Some(program) = done.get(&name) {
         return program.clone();
     }
     let c_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
     let compiler = if source.ends_with(".cpp") { "c++" } else { "cc" };
-    let program = scratch().join(source.split('.').next().expect("a name"));
-    let fresh = program.with_extension(format!("{}", std::process::id()));
+    let program = scratch().join(&name);
+    let fresh = scratch().join(format!("{name}.{}", std::process::id()));
     let output = Command::new(compiler)
         // No built-ins: the compiler may otherwise remove a malloc whose
         // block is only freed, or assume what malloc does to errno.
@@ -108,7 +110,7 @@ pub fn compile_with(source: &str, flags: &[&str]) -> PathBuf {
         String::from_utf8_lossy(&output.stderr)
     );
     std::fs::rename(&fresh, &program).expect("place the program");
-    done.insert(source.to_owned(), program.clone());
+    done.insert(name, program.clone());
     program
 }
 
@@ -258,6 +260,9 @@ pub fn finish(mut command: Command) -> Outcome {
         status: status.unwrap_or_else(|| ExitStatus::from_raw(libc::SIGKILL)),
     };
     assert!(status.is_some(), "{command:?} hangs: {outcome}");
+    // The dynamic linker goes on without it (ld.so(8)).
+    let is_loaded = !outcome.stderr.contains("libarenite.so' from LD_PRELOAD cannot be preloaded");
+    assert!(is_loaded, "{command:?} runs without the library: {outcome}");
     outcome
 }
 
