@@ -86,16 +86,19 @@ impl Tcache {
         polls.is_multiple_of(POLL)
     }
 
-    /// Gives the spare magazines of classes back that the thread did not use for the decay time.
+    /// Gives the spare magazines of classes back that the thread did not use for the decay time, and the bins of those that
+    /// it only frees.
     pub fn cool(&self, epoch: u64) {
         if epoch.wrapping_sub(self.activity.cooled.get()) < STEPS as u64 {
             return;
         }
         self.activity.cooled.set(epoch);
         self.cool_large();
+        let _inside = self.go_inside();
         let used = self.activity.classes.replace(0);
         for class in (1..CLASSES).filter(|class| used >> class & 1 == 0) {
             self.give_spare(class);
+            self.give_few_home(class);
             self.refills[class].set(0);
             self.patience[class].set(0);
         }

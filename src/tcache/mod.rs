@@ -122,8 +122,6 @@ pub struct Tcache {
     patience: PerClass<Cell<u8>>,
     /// Per class, which way its blocks go (`direction.rs`).
     directions: PerClass<Direction>,
-    /// Bit n: class n is [`surplus::PROBED`].
-    only_frees: Cell<u64>,
     /// Per class, how often it was refilled from slabs; up to [`SLOW_START`].
     refills: PerClass<Cell<u8>>,
     pending: [Pending; PENDING],
@@ -178,7 +176,6 @@ impl Tcache {
             overflows: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             patience: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             directions: PerClass([const { Direction::new() }; CLASS_PLACES]),
-            only_frees: Cell::new(0),
             refills: PerClass([const { Cell::new(0) }; CLASS_PLACES]),
             pending: [const {
                 Pending {

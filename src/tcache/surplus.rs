@@ -3,7 +3,7 @@
 use super::{Tcache, magazine_capacity};
 use crate::arena::Guard;
 use crate::size_class::{Class, size};
-use crate::sync::block::{Block, Chain};
+use crate::sync::block::Chain;
 
 /// Magazines of a class in a row that found the depot full, after which it is taken that the thread
 /// only frees, and nobody needs them …
@@ -17,22 +17,24 @@ const MOST_PATIENCE: u8 = 4;
 const ONLY_FREES: u8 = PROBED - 2;
 /// … puts one small magazine into the depot, to see whether somebody takes it, …
 const PROBE_IS_DUE: u8 = PROBED - 1;
-/// … and has a small bin, whose blocks go home by way of the spare magazine, which the helper takes when
-/// the thread sleeps. What lies in bins and depot after a burst stays there, and each block may keep a
-/// page, or a slab, of its own.
+/// … and gives home what comes together in a bin of few places: what lies there after a burst stays there, and each block
+/// may keep a page, or a slab, of its own.
 pub(super) const PROBED: u8 = u8::MAX;
 const _: () = assert!(MANY << MOST_PATIENCE < ONLY_FREES as usize);
 /// Blocks of the small magazine.
 const PROBE_BLOCKS: usize = 2;
-/// Places of a small bin, if few classes have one …
-const SMALL_BIN: usize = 16;
-/// … and if more than this have …
-const FEW: u32 = 4;
-const SMALLER_BIN: usize = 8;
-/// … but no more than hold so many bytes, and at least two.
-const SMALL_BIN_BYTES: usize = 1024;
-/// Blocks of the spare magazine with which it goes home.
-const SMALL_SPARE: usize = 64;
+/// Places of such a bin, …
+const FEW_PLACES: usize = 64;
+/// … but no more than hold so many bytes, …
+const FEW_BYTES: usize = 16 * 1024;
+/// … and these in any case, if a magazine has them.
+const FEWEST_PLACES: usize = 8;
+
+/// Places of the bin of a class that the thread only frees.
+fn few_places(class: Class) -> usize {
+    let most = magazine_capacity(class).min(FEW_PLACES);
+    (FEW_BYTES / size(class)).max(FEWEST_PLACES).min(most)
+}
 
 impl Tcache {
     /// Makes room in the full bin of `class`.
@@ -64,8 +66,7 @@ impl Tcache {
             }
             PROBE_IS_DUE => {
                 overflows.set(PROBED);
-                self.only_frees.set(self.only_frees.get() | 1 << class);
-                let probe = self.empty_bin(class, self.small_places(class));
+                let probe = self.empty_bin(class, few_places(class));
                 // SAFETY: the bin is a list of this thread's own blocks of its arena.
                 if let Err(probe) = unsafe { self.arena().depot_put(class, probe) } {
                     self.give_home(class, probe);
@@ -75,7 +76,7 @@ impl Tcache {
                 self.begin_to_keep(class);
                 self.empty_into_spare(class);
             }
-            _ => self.add_to_spare(class),
+            _ => self.give_home(class, self.empty_bin(class, few_places(class))),
         }
     }
 
@@ -83,33 +84,8 @@ impl Tcache {
     #[inline]
     pub(super) fn begin_to_keep(&self, class: Class) {
         if self.overflows[class].replace(0) >= ONLY_FREES {
-            self.only_frees.set(self.only_frees.get() & !(1 << class));
             let patience = &self.patience[class];
             patience.set((patience.get() + 1).min(MOST_PATIENCE));
-        }
-    }
-
-    fn small_places(&self, class: Class) -> usize {
-        let few = self.only_frees.get().count_ones() <= FEW;
-        (SMALL_BIN_BYTES / size(class)).clamp(2, if few { SMALL_BIN } else { SMALLER_BIN })
-    }
-
-    /// Puts the small bin of `class` in front of its spare magazine, which goes home when it is full: one
-    /// use of the lock for many small bins.
-    fn add_to_spare(&self, class: Class) {
-        let places = self.small_places(class);
-        let mut magazine = self.empty_bin(class, places);
-        let spare = self.spare(class);
-        if let Some(Chain { head, count, .. }) = spare.take() {
-            // SAFETY: both are lists of this thread's own free blocks.
-            unsafe { Block::set_next(Block::last(magazine.head), head) };
-            magazine.count += count;
-        }
-        let is_full = magazine.count + places > magazine_capacity(class).min(SMALL_SPARE);
-        // SAFETY: the magazine is a list of so many blocks, this thread's.
-        let kept = if is_full { Err(magazine) } else { unsafe { spare.put(magazine) } };
-        if let Err(magazine) = kept {
-            self.give_home(class, magazine);
         }
     }
 
@@ -129,6 +105,13 @@ impl Tcache {
         // SAFETY: a bin is a list of so many blocks, this thread's.
         if let Err(magazine) = unsafe { spare.put(full) } {
             self.give_home(class, magazine);
+        }
+    }
+
+    /// Gives the bin of `class` home, if the thread only frees such blocks.
+    pub(super) fn give_few_home(&self, class: Class) {
+        if self.overflows[class].get() == PROBED && !self.bin(class).head.get().is_null() {
+            self.give_home(class, self.empty_bin(class, few_places(class)));
         }
     }
 
@@ -162,7 +145,7 @@ impl Tcache {
     }
 
     /// Gives a list of blocks of one class to their slabs.
-    fn give_home(&self, class: Class, magazine: Chain) {
+    pub(super) fn give_home(&self, class: Class, magazine: Chain) {
         let mut held = self.lock_to_give();
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
         unsafe { self.arena().give_under(held.as_mut(), class, magazine.head) };
