@@ -26,6 +26,9 @@ const MAX_GAP: usize = 256 * 1024;
 /// are in use.
 const MAX_UNWATCHED: usize = 64 * 1024 * 1024;
 
+/// Addresses of a process at most.
+const ADDRESSES: usize = 1 << 47;
+
 /// A run of pages, or a mapping of its own, which had better be zero if it is to be `zeroed`; and whether it is.
 #[cold]
 #[inline(never)]
@@ -51,9 +54,11 @@ pub(super) fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> (*mut 
 
 /// What [`allocate_large`] returns.
 fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
+    // A large alignment costs a gap in the heap, which stays of use up to some size.
+    let gap = if align > MAX_GAP { align } else { 0 };
     // What would be a mapping is served from free memory at hand as well, as glibc does: that is
     // touched already, and needs no call.
-    let grows = !is_mapped(bytes.saturating_add(gap(align)));
+    let grows = !is_mapped(bytes.saturating_add(gap));
     if (grows || bytes <= MMAP_THRESHOLD_MAX)
         && let Some((address, zero)) = take_large(bytes, align, grows)
     {
@@ -62,16 +67,10 @@ fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
     mapping(bytes, align, zeroed).unwrap_or_else(|| find_free_large(bytes, align, zeroed))
 }
 
-/// A large alignment costs a gap in the heap, which stays of use up to some size.
-fn gap(align: usize) -> usize {
-    if align > MAX_GAP { align } else { 0 }
-}
-
 /// A mapping of its own, and whether it is zero.
 fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> {
     let may_be_kept = bytes > MMAP_THRESHOLD_MAX;
     let kept = if may_be_kept && !zeroed { huge::kept::take(bytes) } else { None };
-    let room = may_be_kept.then(|| purge::peak::make_room(bytes));
     // SAFETY: the kept block is this thread's.
     let reused = kept.map(|kept| unsafe { huge::reuse(kept, bytes, align) });
     let reused = reused.filter(|block| !block.is_null());
@@ -79,8 +78,8 @@ fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> 
     if block.is_null() {
         return None;
     }
-    if let Some(room) = room {
-        room.was_taken();
+    if may_be_kept {
+        purge::peak::make_room();
     }
     Some((block, reused.is_none()))
 }
@@ -95,8 +94,8 @@ fn find_free_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) 
     };
     let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
     let found = find().or_else(|| {
-        // More than there is at all is not found by giving back and trying again.
-        if bytes.saturating_add(gap(align)) > MAPPED.bytes() {
+        // More than there is at all, or what no address space has, is not found by giving back and trying again.
+        if bytes > MAPPED.bytes() || align >= ADDRESSES {
             return None;
         }
         // What is purged has coalesced.

@@ -67,12 +67,10 @@ unsafe fn realloc_by_page_map(block: *mut u8, bytes: usize, align: usize) -> *mu
                 return block;
             }
         } else if is_huge(bytes) {
-            let grows = bytes > old.max(MMAP_THRESHOLD_MAX);
-            let room = grows.then(|| peak::make_room(bytes - old));
             let moved = huge::resize(block.addr(), bytes, align <= PAGE);
             if !moved.is_null() {
-                if let Some(room) = room {
-                    room.was_taken();
+                if bytes > old.max(MMAP_THRESHOLD_MAX) {
+                    peak::make_room();
                 }
                 purger::poll();
                 return moved;

@@ -21,18 +21,14 @@ const GROWTH_PART: usize = 16;
 /// The most that the process held when huge blocks were mapped, about.
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// The most that the process may hold by a huge block that [`make_room`] was called for.
-#[must_use]
-pub struct Room(usize);
-
-/// Gives chunks back, and then huge blocks that are kept, before `bytes` more are mapped for a huge block, if the
-/// process then would hold more than ever before. No lock is held.
-pub fn make_room(bytes: usize) -> Room {
-    let would_hold = || held().saturating_add(bytes);
+/// Gives chunks back, and then huge blocks that are kept, for a huge block that was mapped or enlarged just now, and of
+/// which nothing is touched yet, if with it the process holds more than ever before. (Before it is known that the kernel
+/// maps it, nothing goes: a program may ask for what it can not have.) No lock is held.
+pub fn make_room() {
+    let held = || bytes_in_arenas() + huge::BYTES.get() + huge::kept::bytes();
     // Relaxed: a guess.
-    let peak = PEAK.load(Relaxed);
-    let peak = peak.saturating_add(would_hold().saturating_sub(peak) / GROWTH_PART);
-    let excess = || would_hold().saturating_sub(peak).div_ceil(PAGE);
+    let excess = || held().saturating_sub(PEAK.load(Relaxed)) / PAGE;
+    PEAK.fetch_add(excess() * PAGE / GROWTH_PART, Relaxed);
     if config::DECAY_MS.load(Relaxed) != config::NEVER {
         for arena in ARENAS.iter_open() {
             if excess() > 0 {
@@ -43,17 +39,5 @@ pub fn make_room(bytes: usize) -> Room {
     if excess() > 0 {
         huge::kept::release(0);
     }
-    Room(peak)
-}
-
-impl Room {
-    /// Takes note that the huge block was mapped. Where the kernel refused it, nothing is more than before.
-    pub fn was_taken(self) {
-        PEAK.fetch_max(self.0.max(held()), Relaxed);
-    }
-}
-
-/// Bytes that the process holds, about.
-fn held() -> usize {
-    bytes_in_arenas() + huge::BYTES.get() + huge::kept::bytes()
+    PEAK.fetch_max(held(), Relaxed);
 }
