@@ -148,25 +148,19 @@ pub unsafe fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
     }
 }
 
-/// [`realloc`] where `M_PERTURB` asks that what is new is filled, and what is freed as well.
+/// [`realloc`] where `M_PERTURB` asks that what a block gets is filled.
 ///
 /// # Safety
 /// The block is the caller's, who uses only the returned one afterwards.
 #[cold]
 #[inline(never)]
 unsafe fn realloc_filled(block: *mut u8, bytes: usize) -> *mut u8 {
-    let errno = os::errno();
     // SAFETY: the caller's contract; the size ends the process unless the block is in use.
     unsafe {
         let old = malloc::usable_size(block, Misuse::InvalidRealloc);
-        let new = served(malloc::malloc_slow(bytes), bytes);
-        if !new.is_null() {
-            ptr::copy_nonoverlapping(block, new, old.min(bytes));
-            free_filled(block);
-        } else if bytes <= old {
-            // It can stay.
-            os::set_errno(errno);
-            return block;
+        let new = malloc::realloc(block, bytes, MIN_ALIGN);
+        if !new.is_null() && bytes > old {
+            new.add(old).write_bytes(!PERTURB.load(Relaxed), bytes - old);
         }
         new
     }

@@ -42,6 +42,12 @@ impl ClassStats {
         let blocks = (self.in_use + self.cached) * self.size;
         (self.slabs * size_class::slab_bytes(class)).saturating_sub(blocks)
     }
+
+    /// Blocks of the slabs, of class number `class`, that are neither in use nor cached.
+    fn free_blocks(&self, class: usize) -> usize {
+        let blocks = self.slabs * size_class::slab_blocks(class);
+        blocks.saturating_sub(self.in_use + self.cached)
+    }
 }
 
 /// Figures of the process. Other threads go on meanwhile, so that sums may be off by what they
@@ -65,7 +71,9 @@ pub struct Stats {
     pub huge_blocks: usize,
     /// Their bytes.
     pub huge_bytes: usize,
-    /// Bytes of huge blocks that were freed and are kept for the next one.
+    /// Huge blocks that were freed and are kept for the next one.
+    pub kept_huge_blocks: usize,
+    /// Their bytes.
     pub kept_huge_bytes: usize,
     /// Arenas that were opened.
     pub arenas: usize,
@@ -117,6 +125,7 @@ impl Stats {
         peak_mmap_bytes: 0,
         huge_blocks: 0,
         huge_bytes: 0,
+        kept_huge_blocks: 0,
         kept_huge_bytes: 0,
         arenas: 0,
         heaps: 0,
@@ -149,8 +158,9 @@ impl Stats {
         self.thread_caches = Tcache::all().filter(|cache| cache.state() == State::Live).count();
         self.in_use_blocks = self.huge_blocks;
         self.in_use_bytes = self.huge_bytes;
+        self.kept_huge_blocks = huge::kept::blocks();
         self.kept_huge_bytes = huge::kept::bytes();
-        self.cached_blocks = huge::kept::blocks();
+        self.cached_blocks = self.kept_huge_blocks;
         self.cached_bytes = self.kept_huge_bytes;
         let mut out = [0usize; CLASSES];
         for arena in ARENAS.iter() {
@@ -165,8 +175,11 @@ impl Stats {
         }
         for (class, (figures, &out)) in self.classes.iter_mut().zip(&out).enumerate().skip(1) {
             figures.size = size_class::size(class);
-            figures.cached += Tcache::all().map(|cache| cache.count(class)).sum::<usize>()
-                + ARENAS.iter().map(|arena| arena.depot_count(class)).sum::<usize>();
+            // Of those whose blocks are in `out`.
+            let arenas = ARENAS.iter().filter(|arena| !arena.attach().is_closed());
+            let caches = Tcache::all().filter(|cache| !cache.arena().attach().is_closed());
+            figures.cached += caches.map(|cache| cache.count(class)).sum::<usize>()
+                + arenas.map(|arena| arena.depot_count(class)).sum::<usize>();
             figures.in_use = out.saturating_sub(figures.cached);
             self.in_use_blocks += figures.in_use;
             self.in_use_bytes += figures.in_use * figures.size;
@@ -214,8 +227,16 @@ impl Stats {
 
     /// Bytes of heaps that the program does not hold: in chunks, tops, slabs and caches.
     pub fn free_heap_bytes(&self) -> usize {
-        let cached = self.cached_bytes.saturating_sub(self.kept_huge_bytes);
+        let (_, cached) = self.cached_in_heaps();
         self.free_chunk_bytes + self.top_bytes + self.slab_free_bytes() + cached
+    }
+
+    /// Cached blocks that lie in heaps, and their bytes.
+    pub fn cached_in_heaps(&self) -> (usize, usize) {
+        (
+            self.cached_blocks.saturating_sub(self.kept_huge_blocks),
+            self.cached_bytes.saturating_sub(self.kept_huge_bytes),
+        )
     }
 
     /// Writes the figures as one JSON object to a file descriptor.
@@ -248,6 +269,7 @@ impl Stats {
                 ("peak_mmap_bytes", self.peak_mmap_bytes as u64),
                 ("huge_blocks", self.huge_blocks as u64),
                 ("huge_bytes", self.huge_bytes as u64),
+                ("kept_huge_bytes", self.kept_huge_bytes as u64),
                 ("arenas", self.arenas as u64),
                 ("heaps", self.heaps as u64),
                 ("thread_caches", self.thread_caches as u64),
@@ -379,9 +401,12 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
 #[inline(never)]
 fn write_totals_xml(stats: &Stats, put: &mut impl FnMut(&[u8])) {
     let mut line = Text::new();
-    line.str("<total type=\"fast\" count=\"").number(stats.cached_blocks as u64);
-    line.str("\" size=\"").number(stats.cached_bytes as u64).str("\"/>\n");
-    line.str("<total type=\"rest\" count=\"").number(stats.free_chunks as u64);
+    let (cached_blocks, cached_bytes) = stats.cached_in_heaps();
+    line.str("<total type=\"fast\" count=\"").number(cached_blocks as u64);
+    line.str("\" size=\"").number(cached_bytes as u64).str("\"/>\n");
+    let classes = stats.classes.iter().enumerate().skip(1);
+    let in_slabs: usize = classes.map(|(class, figures)| figures.free_blocks(class)).sum();
+    line.str("<total type=\"rest\" count=\"").number((stats.free_chunks + in_slabs) as u64);
     let rest = stats.free_chunk_bytes + stats.slab_free_bytes();
     line.str("\" size=\"").number(rest as u64).str("\"/>\n");
     line.str("<total type=\"mmap\" count=\"").number(stats.huge_blocks as u64);
@@ -397,21 +422,26 @@ fn write_totals_xml(stats: &Stats, put: &mut impl FnMut(&[u8])) {
 #[inline(never)]
 fn write_heap_xml(arena: &Arena, put: &mut impl FnMut(&[u8])) {
     let Some(held) = arena.lock_open() else { return };
-    let (system, peak) = (held.heap_bytes as u64, held.peak_heap_bytes as u64);
     let (top, free, chunks) = {
         // SAFETY: the lock is held.
-        let chunks = unsafe { held.bins.count() } as u64;
+        let chunks = unsafe { held.bins.count() };
         (top_bytes(&held.heap), held.bins.pages() * PAGE, chunks)
     };
     let mut classes = [(0usize, 0usize); CLASSES];
-    let mut free_in_slabs = 0;
+    // Slabs may lie in other arenas' heaps: what is this arena's is what it holds.
+    let mut system = held.large_bytes + free + top;
+    let (mut free_in_slabs, mut free_blocks) = (0, 0);
     for (class, figures) in classes.iter_mut().enumerate().skip(1) {
         let state = held.class(class);
         let slabs = state.slabs as usize;
         *figures = (slabs, slabs * size_class::slab_blocks(class) - state.out);
-        free_in_slabs +=
-            slabs * size_class::slab_bytes(class) - state.out * size_class::size(class);
+        let bytes = slabs * size_class::slab_bytes(class);
+        system += bytes;
+        free_in_slabs += bytes - state.out * size_class::size(class);
+        free_blocks += figures.1;
     }
+    let peak = held.peak_heap_bytes.max(system) as u64;
+    let system = system as u64;
     drop(held);
     let mut line = Text::new();
     line.str("<heap nr=\"").number(u64::from(arena.id())).str("\">\n<sizes>\n");
@@ -428,7 +458,7 @@ fn write_heap_xml(arena: &Arena, put: &mut impl FnMut(&[u8])) {
     }
     let mut line = Text::new();
     line.str("</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
-    line.str("<total type=\"rest\" count=\"").number(chunks);
+    line.str("<total type=\"rest\" count=\"").number((chunks + free_blocks) as u64);
     line.str("\" size=\"").number((free + free_in_slabs) as u64).str("\"/>\n");
     line.str("<total type=\"top\" count=\"1\" size=\"").number(top as u64).str("\"/>\n");
     line.str("<system type=\"current\" size=\"").number(system).str("\"/>\n");

@@ -45,14 +45,15 @@ pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let figures = stats::collect();
+    let (cached_blocks, cached_bytes) = figures.cached_in_heaps();
     libc::mallinfo2 {
         arena: figures.heap_bytes,
         ordblks: figures.free_chunks,
-        smblks: figures.cached_blocks,
+        smblks: cached_blocks,
         hblks: figures.huge_blocks,
         hblkhd: figures.huge_bytes,
         usmblks: 0,
-        fsmblks: figures.cached_bytes - figures.kept_huge_bytes.min(figures.cached_bytes),
+        fsmblks: cached_bytes,
         uordblks: figures.in_use_bytes - figures.huge_bytes.min(figures.in_use_bytes),
         fordblks: figures.free_heap_bytes(),
         keepcost: figures.top_bytes,

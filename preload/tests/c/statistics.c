@@ -121,7 +121,9 @@ static void options(int argc, char **argv) {
         memset(p, 7, 400);
         p = realloc(p, size);
         CHECK(p && p[0] == 7 && p[399] == 7);
-        CHECK(size == 400 || (p[size / 2] == (0x5a ^ 0xff) && p[size - 1] == (0x5a ^ 0xff)));
+        /* (glibc's fills nothing where it takes of the top.) */
+        if (size > 400 && !on_system())
+            CHECK(p[size / 2] == (0x5a ^ 0xff) && p[size - 1] == (0x5a ^ 0xff));
     }
     p = realloc(p, 100);
     CHECK(p && p[0] == 7 && p[99] == 7);
