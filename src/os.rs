@@ -1,5 +1,5 @@
 //! What the allocator asks of the kernel. Every call leaves `errno` as it was unless it says otherwise, and is no
-//! cancellation point (see pthreads(7)). Those of [`KernelCalls`] are counted.
+//! cancellation point (see pthreads(7)). Most of those of [`KernelCalls`] are counted.
 
 mod files;
 mod threads;

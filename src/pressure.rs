@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64};
 /// Milliseconds for which an answer is kept.
 const KEPT_MS: u64 = 250;
 /// Milliseconds after that in which it still counts: who looked may have ended.
-const STALE_MS: u64 = 1000;
+const STALE_MS: u64 = 750;
 
 /// When the files are read again, in milliseconds of the coarse clock.
 static NEXT_READ: AtomicU64 = AtomicU64::new(0);
@@ -40,8 +40,13 @@ pub fn level() -> u8 {
 }
 
 fn level_at(now: u64) -> u8 {
-    let is_stale = now > NEXT_READ.load(Relaxed).saturating_add(STALE_MS);
-    if is_stale { 0 } else { LEVEL.load(Relaxed) }
+    if is_stale(now, NEXT_READ.load(Relaxed)) { 0 } else { LEVEL.load(Relaxed) }
+}
+
+/// Whether an answer says nothing any more that was to be kept until `due`. In a child with a time namespace of its own the
+/// clock may be behind.
+fn is_stale(now: u64, due: u64) -> bool {
+    now > due.saturating_add(STALE_MS) || due.saturating_sub(now) > KEPT_MS
 }
 
 /// As [`level`], after a look at the files, four times a second at most, whatever the number of threads that
@@ -55,8 +60,12 @@ pub fn look() -> u8 {
 
 fn look_at<P: AsRef<core::ffi::CStr>>(now: u64, group: impl FnOnce() -> P) -> u8 {
     let due = NEXT_READ.load(Relaxed);
-    // In a child with a time namespace of its own the clock may be behind.
-    let is_due = now >= due || due - now > KEPT_MS;
+    let stale = is_stale(now, due);
+    if stale {
+        // Others may take it for a new one while the files are read.
+        LEVEL.store(0, Relaxed);
+    }
+    let is_due = now >= due || stale;
     // Relaxed: one number, by which nothing else is ordered.
     if is_due && NEXT_READ.compare_exchange(due, now + KEPT_MS, Relaxed, Relaxed).is_ok() {
         LEVEL.store(read(group().as_ref().to_bytes()), Relaxed);
@@ -304,6 +313,8 @@ mod tests {
         // It is no more than a second old where nobody looks any more.
         tree.put("outer/inner", "memory.current", GIB);
         assert_eq!(look_at(1_000_500, || &group), 100);
-        assert_eq!([1_000_750, 1_001_750, 1_001_751].map(level_at), [100, 100, 0]);
+        assert_eq!([1_000_750, 1_001_500, 1_001_501].map(level_at), [100, 100, 0]);
+        // Nor where the clock is behind.
+        assert_eq!([1_000_500, 1_000_499].map(level_at), [100, 0]);
     }
 }

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cargo build --release --locked --package arenite-preload --package suite
-# Nothing of Arenite is in these, so that all allocators have the same to do.
+# All that these allocate is the process's malloc's, so that all allocators have the same to do.
 cargo build --release --locked --package stress --features system --bins \
     --target-dir "${CARGO_TARGET_DIR:-target}/suite/stress"
 suite/peers.sh

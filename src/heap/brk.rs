@@ -33,8 +33,8 @@ const MOST: usize = REACH_BYTES;
 /// A heap of fewer bytes doubles when it grows.
 const DOUBLES_TO: usize = 1024 * 1024;
 
-/// From so many bytes on, what the break is moved ahead of the request is not all made memory where the program locks
-/// what it gets (mlockall(2)): that takes calls.
+/// From so many bytes on, what the break is moved ahead of the request, and of what was asked to be kept there, does not
+/// stay memory where the program locks what it gets (mlockall(2)): that takes calls.
 const LOCKED_AHEAD: usize = 1024 * 1024;
 
 /// What became of a request to grow.
@@ -125,7 +125,8 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
     }
     END.store(end, Relaxed);
     MAPPED.brk.add(end - now);
-    let beyond = end - os::round_up(start + missing, unit).unwrap_or(end).min(end);
+    let wanted = (start + missing).saturating_add(TOP_PAD.load(Relaxed));
+    let beyond = end - os::round_up(wanted, unit).unwrap_or(end).min(end);
     if beyond >= LOCKED_AHEAD {
         os::fill_as_touched(ptr::with_exposed_provenance_mut(end - beyond), beyond);
     }

@@ -37,12 +37,17 @@ pub fn run(places: &Places, programs: &[Program], extent: &Extent) -> Result<()>
         })
         .collect();
     ensure!(!chosen.is_empty(), "no program has such a name");
+    for program in &chosen {
+        let file = program.command.first().map(Path::new).filter(|file| file.is_absolute());
+        let is_there = file.is_none_or(Path::exists);
+        ensure!(is_there, "{}: {:?} is missing; suite/run.sh builds it", program.name, file);
+    }
     let style = ProgressStyle::with_template("{pos}/{len} {msg} {elapsed}")?;
     let progress = ProgressBar::new(chosen.len() as u64).with_style(style);
     for program in chosen {
         let file = results.join(format!("{}.json", program.name));
         progress.set_message(program.name.clone());
-        if !(extent.resume && file.exists()) {
+        if !(extent.resume && file.exists() && file.with_extension("commit").exists()) {
             compare(places, program, extent, &file).with_context(|| program.name.clone())?;
         }
         progress.println(format!("{} done", program.name));
@@ -87,7 +92,7 @@ fn compare(places: &Places, program: &Program, extent: &Extent, file: &Path) -> 
     // 1 says that Arenite or the system's malloc failed, which is a result.
     let measured = status.success() || status.code() == Some(1);
     ensure!(measured, "arenite compare: {status}; see {}", log.display());
-    fs::rename(&unfinished, file)?;
     fs::write(file.with_extension("commit"), commit)?;
+    fs::rename(&unfinished, file)?;
     Ok(())
 }

@@ -35,6 +35,8 @@ struct Figures {
     in_use_bytes: u64,
     cached_blocks: u64,
     cached_bytes: u64,
+    /// Not of older libraries.
+    #[serde(default)]
     slab_free_bytes: u64,
     free_chunk_bytes: u64,
     top_bytes: u64,

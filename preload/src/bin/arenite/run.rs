@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -137,10 +138,15 @@ pub fn create(path: &Path) -> Result<(&Path, File)> {
     Ok((path, file.with_context(|| format!("{}", path.display()))?))
 }
 
-/// Empties a file that [`create`] opened.
+/// Empties a file that [`create`] opened, unless the program wrote to it as well.
 pub fn empty(file: &File) -> io::Result<()> {
+    let opened = file.metadata()?;
+    let is_output = ["/proc/self/fd/1", "/proc/self/fd/2"].iter().any(|output| {
+        std::fs::metadata(output)
+            .is_ok_and(|output| (output.dev(), output.ino()) == (opened.dev(), opened.ino()))
+    });
     // A pipe or a terminal has no length.
-    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
+    if opened.is_file() && !is_output { file.set_len(0) } else { Ok(()) }
 }
 
 fn write_json(file: File, finished: &Finished<'_>) -> Result<()> {
