@@ -350,20 +350,27 @@ fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
     os::number_behind(file, name).wrapping_mul(1024)
 }
 
-/// Writes the report as JSON to the file at `pattern`, in which `%p` is the number of the process. Nothing where that can
-/// not be opened, or the path is longer than 1023 bytes.
+/// Writes the report as JSON to the file at `pattern`, in which `%p` is the number of the process and `%%` is `%`. Nothing
+/// where that can not be opened, or is a pipe that nobody reads, or the path is longer than 1023 bytes.
 pub fn write_report(pattern: &CStr) {
     let pattern = pattern.to_bytes();
     let mut path = Text::new();
     let mut at = 0;
     while let Some(&byte) = pattern.get(at) {
-        if byte == b'%' && pattern.get(at + 1) == Some(&b'p') {
-            // SAFETY: no precondition.
-            path.number(unsafe { libc::getpid() } as u64);
-            at += 2;
-        } else {
-            path.byte(byte);
-            at += 1;
+        at += 1;
+        match pattern.get(at) {
+            Some(b'p') if byte == b'%' => {
+                // SAFETY: no precondition.
+                path.number(unsafe { libc::getpid() } as u64);
+                at += 1;
+            }
+            Some(b'%') if byte == b'%' => {
+                path.byte(b'%');
+                at += 1;
+            }
+            _ => {
+                path.byte(byte);
+            }
         }
     }
     path.byte(0);
@@ -372,11 +379,16 @@ pub fn write_report(pattern: &CStr) {
         return;
     };
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
-    // SAFETY: the path is a C string.
-    let fd = unsafe { libc::open(path.as_ptr(), flags, 0o666) };
-    if fd < 0 {
-        return;
-    }
+    // SAFETY: the path is a C string; the file is this function's.
+    let fd = unsafe {
+        // A process that ends waits for no reader, but for one that is there.
+        let fd = libc::open(path.as_ptr(), flags | libc::O_NONBLOCK, 0o666);
+        if fd < 0 {
+            return;
+        }
+        libc::fcntl(fd, libc::F_SETFL, 0);
+        fd
+    };
     write_figures(fd);
     // SAFETY: the descriptor was opened above.
     unsafe { libc::close(fd) };

@@ -368,6 +368,42 @@ fn peak_rss_is_the_programs_alone() {
 }
 
 #[test]
+fn reports_are_found_in_a_directory_of_any_name() {
+    let place = scratch().join("100%p and %% of it");
+    std::fs::create_dir_all(&place).expect("create a directory");
+    let mut command = arenite(&["run", "--report", "--", "ls"]);
+    command.env("TMPDIR", &place);
+    let outcome = finish(command);
+    assert!(outcome.stderr.contains("Blocks in use"), "{outcome}");
+}
+
+#[test]
+fn a_process_that_ends_waits_for_nobody_to_read_its_report() {
+    let pipe = scratch().join("report.pipe");
+    let _ = std::fs::remove_file(&pipe);
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("run mkfifo").success());
+    let report = |program: &[&str]| {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).env("LD_PRELOAD", library()).env("ARENITE_REPORT", &pipe);
+        finish(command)
+    };
+    report(&["ls"]).expect_success();
+    // One that is there gets all of it, however slowly it reads.
+    let reader = Command::new("sh")
+        .args(["-c", "exec 3<>\"$1\"; sleep 1; head -c 4000 <&3", "sh"])
+        .arg(&pipe)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run sh");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    report(&["ls"]).expect_success();
+    let output = reader.wait_with_output().expect("wait for the reader");
+    assert!(output.stdout.starts_with(b"{\"version\":1"), "{output:?}");
+    assert_eq!(output.stdout.len(), 4000);
+}
+
+#[test]
 fn the_processes_of_the_tree_are_counted() {
     let program = compile("keep_tree", KEEP, &[]);
     let path = scratch().join("tree.json");

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
@@ -81,6 +82,19 @@ impl Figures {
             && self.peak_mmap_bytes == 0
             && self.size_classes.iter().all(|class| class.refilled == 0)
     }
+}
+
+/// What `ARENITE_REPORT` is for a report of each process in the directory.
+pub fn pattern(directory: &Path) -> OsString {
+    let mut pattern = Vec::new();
+    for &byte in directory.as_os_str().as_bytes() {
+        pattern.push(byte);
+        if byte == b'%' {
+            pattern.push(byte);
+        }
+    }
+    pattern.extend(b"/%p");
+    OsString::from_vec(pattern)
 }
 
 /// What the processes of one run wrote.

@@ -1,7 +1,7 @@
 //! `arenite run`: any program on Arenite, by LD_PRELOAD (ld.so(8)).
 
 use crate::library::{Target, preload};
-use crate::report::{Finished, Reports};
+use crate::report::{Finished, Reports, pattern};
 use crate::supervise::{self, Ended};
 use anyhow::{Context, Result, anyhow};
 use std::ffi::{OsStr, OsString};
@@ -116,7 +116,7 @@ fn run_and_report(options: &Options) -> Result<Ended, Failure> {
         .prefix("arenite-report-")
         .tempdir()
         .context("no directory for the reports")?;
-    command.env("ARENITE_REPORT", directory.path().join("%p"));
+    command.env("ARENITE_REPORT", pattern(directory.path()));
     let ended = supervise::run(&mut command).map_err(|error| Failure::of_start(&program, error))?;
     let reports = Reports::read(directory.path(), ended.pid);
     let finished = Finished { command: &options.target.command, ended: &ended, reports: &reports };

@@ -4,7 +4,7 @@ use super::Options;
 use super::allocators::{ARENITE, Allocator};
 use super::launch::{Launcher, Output, Run, Sample, how};
 use super::summary::Figure;
-use crate::report::Reports;
+use crate::report::{Reports, pattern};
 use crate::run::Failure;
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -174,8 +174,8 @@ fn run_and_report(
         .prefix("arenite-compare-")
         .tempdir()
         .context("no directory for the reports")?;
-    let path = directory.path().join("%p").into_os_string();
-    let run = launcher.run(allocator, &[("ARENITE_REPORT", path)], output)?;
+    let reports = pattern(directory.path());
+    let run = launcher.run(allocator, &[("ARENITE_REPORT", reports)], output)?;
     Ok((run, !Reports::read(directory.path(), 0).any_block()))
 }
 
