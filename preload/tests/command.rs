@@ -380,7 +380,10 @@ fn reports_are_found_in_a_directory_of_any_name() {
 #[test]
 fn a_process_that_ends_waits_for_nobody_to_read_its_report() {
     let pipe = scratch().join("report.pipe");
-    let _ = std::fs::remove_file(&pipe);
+    let opened = scratch().join("report.pipe.open");
+    for file in [&pipe, &opened] {
+        let _ = std::fs::remove_file(file);
+    }
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("run mkfifo").success());
     let report = |program: &[&str]| {
@@ -391,12 +394,14 @@ fn a_process_that_ends_waits_for_nobody_to_read_its_report() {
     report(&["ls"]).expect_success();
     // One that is there gets all of it, however slowly it reads.
     let reader = Command::new("sh")
-        .args(["-c", "exec 3<>\"$1\"; sleep 1; head -c 4000 <&3", "sh"])
+        .args(["-c", "exec 3<>\"$1\"; : >\"$1.open\"; sleep 1; timeout 60 head -c 4000 <&3", "sh"])
         .arg(&pipe)
         .stdout(Stdio::piped())
         .spawn()
         .expect("run sh");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    while !opened.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     report(&["ls"]).expect_success();
     let output = reader.wait_with_output().expect("wait for the reader");
     assert!(output.stdout.starts_with(b"{\"version\":1"), "{output:?}");
