@@ -145,7 +145,7 @@ impl Tcache {
     }
 
     /// Gives a list of blocks of one class to their slabs.
-    pub(super) fn give_home(&self, class: Class, magazine: Chain) {
+    fn give_home(&self, class: Class, magazine: Chain) {
         let mut held = self.lock_to_give();
         // SAFETY: the magazine is a list of this thread's own blocks of its arena.
         unsafe { self.arena().give_under(held.as_mut(), class, magazine.head) };

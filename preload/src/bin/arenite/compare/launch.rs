@@ -176,7 +176,7 @@ fn parse(bytes: &[u8]) -> Option<Report> {
     Some(Report::Ran(sample, ExitStatus::from_raw(status)))
 }
 
-fn last_lines(file: &mut File) -> Result<String> {
+pub fn last_lines(file: &mut File) -> Result<String> {
     let length = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
     let mut bytes = Vec::new();

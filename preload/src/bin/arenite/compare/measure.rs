@@ -2,13 +2,12 @@
 
 use super::Options;
 use super::allocators::{ARENITE, Allocator};
-use super::launch::{Launcher, Output, Run, Sample, how};
+use super::launch::{Launcher, Output, Run, Sample, how, last_lines};
 use super::summary::Figure;
 use crate::report::{Reports, pattern};
 use crate::run::Failure;
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{Read, Seek};
 use std::process::{Command, ExitStatus, Stdio};
 
 /// An allocator and its runs.
@@ -199,11 +198,8 @@ fn prepare(command: &str) -> Result<(), Failure> {
     if status.success() {
         return Ok(());
     }
-    let mut text = Vec::new();
-    let read = errors.rewind().and_then(|()| errors.read_to_end(&mut text));
-    read.context("--prepare: standard error")?;
-    let text = String::from_utf8_lossy(&text);
-    Err(anyhow!("--prepare: {}: {}", how(status), text.trim()).into())
+    let said = last_lines(&mut errors).context("--prepare: standard error")?;
+    Err(anyhow!("--prepare: {}: {}", how(status), said.trim()).into())
 }
 
 /// Hidden if standard error is no terminal.
