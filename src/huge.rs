@@ -1,14 +1,14 @@
-//! Huge blocks: mappings of their own. Their size is in the descriptor of their first page;
-//! their entry in the page map is what says that they are in use, and is claimed by whoever
-//! frees them.
+//! Huge blocks: mappings of their own. The page map has their sizes; their entry there is what says
+//! that they are in use, and is claimed by whoever frees them.
 
 pub mod kept;
+pub mod unmapped;
 
 use crate::config;
 use crate::heap::{Gauge, MAPPED};
 use crate::limit;
-use crate::os::{self, Commit, PAGE};
-use crate::page_map::{self, CHUNK_WAS_FREED, KIND_HUGE, Owner, PageDesc, PageState, SpareRegion};
+use crate::os::{self, Commit};
+use crate::page_map::{self, SpareRegion};
 use crate::size_class::GRANULE;
 use core::ptr;
 
@@ -77,7 +77,7 @@ impl Shape {
         // At least a granule, so that no two huge blocks start in one: a small request with a large
         // alignment comes here too.
         let size = os::round_up(bytes.max(GRANULE), unit)?;
-        if size > isize::MAX as usize || size / PAGE > u32::MAX as usize {
+        if size > isize::MAX as usize {
             return None;
         }
         let huge_pages = wants_huge_pages(size, BYTES.get() + size);
@@ -123,11 +123,7 @@ fn publish(block: *mut u8, size: usize) -> bool {
         return false;
     }
     // SAFETY: covered just now; the mapping is the caller's alone.
-    unsafe {
-        *page_map::desc(address) =
-            PageDesc { state: PageState::Huge, pages: (size / PAGE) as u32, ..PageDesc::INSIDE };
-        page_map::set_owner(address, 1, Owner::new(0, KIND_HUGE));
-    }
+    unsafe { page_map::enter_huge(address, size) };
     true
 }
 
@@ -137,12 +133,7 @@ fn publish(block: *mut u8, size: usize) -> bool {
 /// The page map says that a huge block starts in the granule.
 pub unsafe fn size(address: usize) -> usize {
     // SAFETY: covered.
-    let desc = unsafe { *page_map::desc(address) };
-    if desc.state == PageState::Huge && address.is_multiple_of(PAGE) {
-        desc.pages as usize * PAGE
-    } else {
-        0
-    }
+    unsafe { page_map::huge_bytes(address) }
 }
 
 /// Takes the block out of the page map; its bytes, or 0 when it is not one.
@@ -153,11 +144,7 @@ unsafe fn withdraw(address: usize) -> usize {
     // SAFETY: the caller's contract. Of two threads that free the block at once, one claims it.
     unsafe {
         let bytes = size(address);
-        if bytes == 0 || !page_map::claim_huge(address) {
-            return 0;
-        }
-        *page_map::desc(address) = PageDesc { flags: CHUNK_WAS_FREED, ..PageDesc::INSIDE };
-        bytes
+        if bytes == 0 || !page_map::claim_huge(address) { 0 } else { bytes }
     }
 }
 
@@ -181,6 +168,9 @@ pub unsafe fn free(address: usize, may_keep: impl FnOnce(usize) -> bool) -> bool
         let block = ptr::with_exposed_provenance_mut(address);
         if !kept::keep(block, bytes, may_keep) {
             unmap(block, bytes);
+            if bytes <= config::MMAP_THRESHOLD_MAX {
+                unmapped::note(bytes, os::coarse_milliseconds());
+            }
         }
         true
     }
@@ -214,9 +204,6 @@ pub unsafe fn resize(address: usize, bytes: usize, may_move: bool) -> *mut u8 {
     let Some(new) = os::round_up(bytes.max(GRANULE), os::page_size()) else {
         return ptr::null_mut();
     };
-    if new / PAGE > u32::MAX as usize {
-        return ptr::null_mut();
-    }
     let block: *mut u8 = ptr::with_exposed_provenance_mut(address);
     // SAFETY: the caller's contract.
     unsafe {

@@ -3,7 +3,8 @@
 //! ```text
 //! address bits   46 … 26        25 … 14          13 … 0
 //!                root slot      granule entry    offset
-//! ROOT[slot] ──► Region { entries[4096]: arena << 7 | kind, pages[16384]: descriptors }
+//! ROOT[slot] ──► Region { entries[4096]: arena << 7 | kind, pages[16384]: descriptors,
+//!                         huge[4096]: huge blocks }
 //! ```
 //!
 //! A region is 64 MiB of address space in which the allocator has, or once had, memory. Foreign
@@ -101,8 +102,6 @@ pub enum PageState {
     Returning,
     /// First page of a slab. The descriptor is the head of a [`crate::arena::slab::Slab`].
     Slab,
-    /// First page of a huge block.
-    Huge,
     /// Last page of an mmap'd heap, which is never given out: no chunk grows past it.
     HeapEnd,
 }
@@ -111,8 +110,7 @@ pub enum PageState {
 pub const CHUNK_FIRST: u8 = 1;
 /// The free chunk's memory is known to be zero.
 pub const CHUNK_ZERO: u8 = 2;
-/// A run of pages or huge block that began here was freed: what a second free of it meets. Only
-/// the message depends on it.
+/// A run of pages that began here was freed: what a second free of it meets. Only the message depends on it.
 pub const CHUNK_WAS_FREED: u8 = 4;
 /// The large run is no block of the program's: another arena borrowed it and sends it back.
 pub const CHUNK_RETURNED: u8 = 8;
@@ -141,11 +139,40 @@ pub struct PageDesc {
 
 const _: () = assert!(size_of::<PageDesc>() == 16);
 
+/// The huge block that starts in a granule: its bytes, which are whole pages, and in the bits below the number of its
+/// first page in the granule, and whether it was freed. 0 before the first one.
+///
+/// Relaxed throughout: it is written before the granule's entry, whose order it shares.
+#[derive(Debug)]
+struct HugeBlock(AtomicUsize);
+
+impl HugeBlock {
+    const FREED: usize = GRANULE / PAGE;
+
+    /// The number of a page in its granule.
+    const fn page(address: usize) -> usize {
+        address / PAGE % (GRANULE / PAGE)
+    }
+
+    /// The bytes of the block that starts at `address`, and whether it was freed; 0 if none does.
+    fn at(&self, address: usize) -> (usize, bool) {
+        let value = self.0.load(Relaxed);
+        let starts =
+            address.is_multiple_of(PAGE) && value & (Self::FREED - 1) == Self::page(address);
+        (if starts { value & !(PAGE - 1) } else { 0 }, value & Self::FREED != 0)
+    }
+}
+
+const _: () = assert!(HugeBlock::FREED < PAGE);
+
 /// 64 MiB of address space. All zeros is a valid region of nothing.
 #[repr(C)]
 pub struct Region {
     entries: [Entry; GRANULES],
     pages: [UnsafeCell<PageDesc>; PAGES],
+    /// The huge blocks that start, or started, in each granule. Not in the descriptors: of those, each block of a
+    /// mebibyte or more would fill a page of memory with its one.
+    huge: [HugeBlock; GRANULES],
     /// The region's own address bits.
     base: usize,
     /// Its number in `REGIONS`, never 0.
@@ -153,7 +180,7 @@ pub struct Region {
 }
 
 // SAFETY: entries are atomic; a descriptor is only written by the thread that holds the lock of the
-// chunk's home arena, or of the arena that borrowed it, or that owns the large or huge block. What others
+// chunk's home arena, or of the arena that borrowed it, or that owns the large block. What others
 // read of it meanwhile is its state, which is written atomically then (`set_state`, `claim_large`).
 unsafe impl Sync for Region {}
 
@@ -432,13 +459,57 @@ pub unsafe fn forget(start: usize, bytes: usize) {
     }
 }
 
+/// Enters a huge block of `bytes` bytes, whole pages.
+///
+/// # Safety
+/// The block's first granule is covered, and the caller owns the block.
+pub unsafe fn enter_huge(address: usize, bytes: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        (*huge_block(address)).0.store(bytes | HugeBlock::page(address), Relaxed);
+        set_owner(address, 1, Owner::new(0, KIND_HUGE));
+    }
+}
+
+/// Bytes of the huge block at `address`, whether it was freed or not; 0 when none started there.
+///
+/// # Safety
+/// The address is covered.
+pub unsafe fn huge_bytes(address: usize) -> usize {
+    // SAFETY: the caller's contract.
+    unsafe { (*huge_block(address)).at(address).0 }
+}
+
+/// Whether a huge block that started at any address was freed; only for messages.
+pub fn was_huge(address: usize) -> bool {
+    // SAFETY: covered, since the region exists.
+    !region(address).is_null()
+        && matches!(unsafe { (*huge_block(address)).at(address) }, (1.., true))
+}
+
 /// Takes the entry of a huge block away; false when another thread was first.
 ///
 /// # Safety
 /// The address is covered.
 pub unsafe fn claim_huge(address: usize) -> bool {
     // SAFETY: the caller's contract.
-    unsafe { entry(address).claim(Owner::new(0, KIND_HUGE).0) }
+    unsafe {
+        let is_claimed = entry(address).claim(Owner::new(0, KIND_HUGE).0);
+        if is_claimed {
+            (*huge_block(address)).0.fetch_or(HugeBlock::FREED, Relaxed);
+        }
+        is_claimed
+    }
+}
+
+/// # Safety
+/// The address is covered.
+unsafe fn huge_block(address: usize) -> *const HugeBlock {
+    // SAFETY: covered by the caller's contract; the index is below the array's length.
+    unsafe {
+        let blocks = (&raw const (*region(address)).huge).cast::<HugeBlock>();
+        blocks.add(address / GRANULE % GRANULES)
+    }
 }
 
 /// # Safety

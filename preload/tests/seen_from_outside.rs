@@ -179,7 +179,7 @@ fn a_large_block_is_a_mapping() {
 
 #[test]
 fn a_top_that_a_program_needs_again_and_again_stays() {
-    for mode in ["breathing", "breathing_alone"] {
+    for mode in ["breathing", "breathing_alone", "breathing_mapped"] {
         let (calls, _) = trace_mode(mode);
         let settled = between(&calls, "settled", "end");
         assert!(!settled.iter().any(Call::moves_memory), "{settled:#?}");

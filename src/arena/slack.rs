@@ -35,16 +35,22 @@ impl Slack {
         self.trimmed > 0
     }
 
-    /// Takes note that the top was touched anew. No more than `most` stays.
-    pub fn note_touched(&mut self, bytes: usize, most: usize, now: u64, decay: u64) {
+    /// How many of `bytes` that the top touches anew were trimmed within the decay time. They are counted once.
+    pub fn claim(&mut self, bytes: usize, now: u64, decay: u64) -> usize {
         if now.saturating_sub(self.since) > decay {
             self.trimmed = 0;
-            return;
         }
         let again = bytes.min(self.trimmed);
         self.trimmed -= again;
-        self.bytes = (self.bytes + again).min(most.max(self.bytes));
-        self.needed = now;
+        again
+    }
+
+    /// Takes note that so much was needed again. No more than `most` stays.
+    pub fn note_needed(&mut self, again: usize, most: usize, now: u64) {
+        if again > 0 {
+            self.bytes = (self.bytes + again).min(most.max(self.bytes));
+            self.needed = now;
+        }
     }
 
     /// What stays now.
@@ -63,25 +69,31 @@ mod tests {
     const DECAY: u64 = 1000;
     const MOST: usize = 1 << 30;
 
+    /// The top touches so much anew.
+    fn touch(slack: &mut Slack, bytes: usize, most: usize, now: u64, decay: u64) {
+        let again = slack.claim(bytes, now, decay);
+        slack.note_needed(again, most, now);
+    }
+
     #[test]
     fn what_is_needed_again_soon_stays() {
         let mut slack = Slack::NONE;
         slack.note_trimmed(300, 5);
         slack.note_trimmed(100, 10);
         assert_eq!(slack.bytes(10, DECAY), 0);
-        slack.note_touched(150, MOST, 500, DECAY);
-        slack.note_touched(50, MOST, 1010, DECAY);
+        touch(&mut slack, 150, MOST, 500, DECAY);
+        touch(&mut slack, 50, MOST, 1010, DECAY);
         assert_eq!(slack.bytes(1010, DECAY), 200);
         // The rest comes too late.
-        slack.note_touched(150, MOST, 1011, DECAY);
+        touch(&mut slack, 150, MOST, 1011, DECAY);
         assert!(!slack.is_open());
         // What a trim left above that counts once more, and no more than was trimmed.
         slack.note_trimmed(40, 1100);
-        slack.note_touched(1000, MOST, 1101, DECAY);
+        touch(&mut slack, 1000, MOST, 1101, DECAY);
         assert_eq!(slack.bytes(1101, DECAY), 240);
         assert!(!slack.is_open());
         slack.note_trimmed(40, 1102);
-        slack.note_touched(40, 250, 1103, DECAY);
+        touch(&mut slack, 40, 250, 1103, DECAY);
         assert_eq!(slack.bytes(1103, DECAY), 250);
     }
 
@@ -89,11 +101,11 @@ mod tests {
     fn it_does_not_last_for_ever() {
         let mut slack = Slack::NONE;
         slack.note_trimmed(100, 0);
-        slack.note_touched(100, MOST, 1, DECAY);
+        touch(&mut slack, 100, MOST, 1, DECAY);
         assert_eq!(slack.bytes(1 + LASTING * DECAY, DECAY), 100);
         assert_eq!(slack.bytes(2 + LASTING * DECAY, DECAY), 0);
         slack.note_trimmed(100, 0);
-        slack.note_touched(100, MOST, 1, u64::MAX);
+        touch(&mut slack, 100, MOST, 1, u64::MAX);
         assert_eq!(slack.bytes(u64::MAX, u64::MAX), 100);
     }
 }

@@ -6,6 +6,7 @@ use super::pages::Run;
 use crate::config;
 use crate::heap::reach::REACH;
 use crate::heap::{Heap, Source, brk, mmap};
+use crate::huge::unmapped;
 use crate::os::{self, PAGE};
 use crate::page_map::{CHUNK_FIRST, CHUNK_ZERO};
 use crate::size_class::GRANULE;
@@ -99,14 +100,12 @@ impl Inner {
 
     /// Takes note that the top touches memory.
     fn note_touched(&mut self, bytes: usize) {
-        if self.slack.is_open() {
+        if self.slack.is_open() || unmapped::is_open() {
+            let (now, decay) = (os::coarse_milliseconds(), config::decay_milliseconds());
+            let trimmed = self.slack.claim(bytes, now, decay);
+            let unmapped = unmapped::claim(bytes - trimmed, now, decay);
             let most = self.most_slack();
-            self.slack.note_touched(
-                bytes,
-                most,
-                os::coarse_milliseconds(),
-                config::decay_milliseconds(),
-            );
+            self.slack.note_needed(trimmed + unmapped, most, now);
         }
         self.ask_for_huge_pages();
     }

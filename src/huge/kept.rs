@@ -16,7 +16,7 @@
 
 use super::unmap;
 use crate::config;
-use crate::os::{self, PAGE};
+use crate::os;
 use crate::page_map;
 use crate::sync::block::Chain;
 use crate::sync::depot::DepotSlot;
@@ -60,8 +60,9 @@ impl Place {
     /// Takes the block out, and its size.
     fn take(&self) -> Option<(*mut u8, usize)> {
         let block = self.slot.take()?.head.cast::<u8>();
-        // SAFETY: whoever put the block there left its size in its descriptor; it is the caller's now.
-        let bytes = unsafe { (*page_map::desc(block.addr())).pages as usize * PAGE };
+        // SAFETY: the block's region is covered for ever. The block is the caller's now, and has the bytes that it had
+        // when it was freed.
+        let bytes = unsafe { page_map::huge_bytes(block.addr()) };
         Some((block, bytes))
     }
 
@@ -138,8 +139,6 @@ pub(super) unsafe fn keep(
     }
     place.bytes.store(bytes, Relaxed);
     place.since.store(now, Relaxed);
-    // SAFETY: the caller's contract; the block's region is covered for ever.
-    unsafe { (*page_map::desc(block.addr())).pages = (bytes / PAGE) as u32 };
     let mut chain = Chain::EMPTY;
     // SAFETY: as above.
     unsafe {

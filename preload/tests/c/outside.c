@@ -110,22 +110,33 @@ static void breathing(int argc, char **argv) {
     CHECK((char *)sbrk(0) - (char *)live[0] < (MORE + 1) * (ptrdiff_t)size);
 }
 
-/* A program without much else that allocates and frees as many large blocks again and again. */
-static void breathing_alone(int argc, char **argv) {
-    (void)argc, (void)argv;
-    enum { BLOCKS = 12, ROUNDS = 12, SETTLED = 4 };
-    const size_t size = 16 << 20;
-    free(malloc(size));
+/* A program without much else that allocates and frees as many large blocks again and again; after some rounds it
+ * needs nothing from the kernel any more. */
+static void breathe(int settled) {
+    enum { BLOCKS = 12, ROUNDS = 12 };
     for (int round = 0; round < ROUNDS; round++) {
         void *blocks[BLOCKS];
-        if (round == SETTLED)
+        if (round == settled)
             mark("settled");
         for (int i = 0; i < BLOCKS; i++)
-            CHECK(blocks[i] = malloc(size));
+            CHECK(blocks[i] = malloc(16 << 20));
         for (int i = 0; i < BLOCKS; i++)
             free(blocks[i]);
     }
     mark("end");
+}
+
+static void breathing_alone(int argc, char **argv) {
+    (void)argc, (void)argv;
+    /* From here on blocks of this size come from the heap. */
+    free(malloc(16 << 20));
+    breathe(4);
+}
+
+/* In the first round all blocks are mappings, in the second all are touched anew in the heap. */
+static void breathing_mapped(int argc, char **argv) {
+    (void)argc, (void)argv;
+    breathe(2);
 }
 
 /* Someone else moves the break as well. The bytes
@@ -232,6 +243,7 @@ static const struct mode modes[] = {
     {"large", large},
     {"breathing", breathing},
     {"breathing_alone", breathing_alone},
+    {"breathing_mapped", breathing_mapped},
     {"foreign_break", foreign_break},
     {"break_between", break_between},
     {"lowered_break", lowered_break},
