@@ -146,15 +146,19 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> bool {
     let mut left = pages;
     let age = config::DECAY_MS.load(Relaxed).saturating_mul(kept) / 100;
     let mut freed = huge::kept::release(age as u64);
-    let mut cools = Tcache::cool_sleepers(STEPS) || huge::kept::bytes() > 0;
+    let mut cools = Tcache::cool_sleepers(STEPS, epoch) || huge::kept::bytes() > 0;
     for arena in ARENAS.iter_open() {
         let held = if patient { arena.lock_open() } else { arena.try_lock() };
         let Some(mut held) = held else { continue };
         arena.drain(&mut held);
         held.advance(epoch);
         cools |= arena.cool_depot(&mut held);
-        cools |= Tcache::cool_parked(&mut held);
+        cools |= !held.parked.is_null();
+        let are_idle = Tcache::parked_are_idle(&mut held);
         drop(held);
+        if are_idle {
+            empty_parked(arena);
+        }
         cool_magazines(arena);
         close_slabs(arena);
         freed += cool_slabs(arena, STEPS as u8, usize::MAX);
@@ -401,10 +405,17 @@ fn empty(arena: &Arena) {
     }
     // SAFETY: the lock is held.
     while arena.lock_open().is_some_and(|mut held| unsafe { held.give_most_magazines() }) {}
-    for _ in Tcache::all() {
-        let Some(mut held) = arena.lock_open() else { return };
+    if let Some(mut held) = arena.lock_open() {
         arena.drain(&mut held);
-        if !Tcache::flush_parked(&mut held) {
+    }
+    empty_parked(arena);
+}
+
+/// Empties the caches that wait in an arena, one under each use of the lock.
+fn empty_parked(arena: &Arena) {
+    // No more than there are at all: others may come meanwhile.
+    for _ in Tcache::all() {
+        if !arena.lock_open().is_some_and(|mut held| Tcache::flush_parked(&mut held)) {
             return;
         }
     }

@@ -22,6 +22,15 @@ fn ten_thousand_threads_in_batches_keep_the_memory_flat() {
 }
 
 #[test]
+fn threads_that_follow_others_to_their_arena_leave_no_cache_behind_each() {
+    let outcome = threads("followers");
+    let [early, late] =
+        ["rss_kib_after_some", "rss_kib_after_all"].map(|name| outcome.number(name));
+    // A cache has some 4 KiB, and there are never more than two threads.
+    assert!(early > 0 && late < early + 3000, "{early} KiB, then {late} KiB");
+}
+
+#[test]
 fn blocks_travel_between_threads_intact() {
     threads("travel");
 }

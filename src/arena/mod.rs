@@ -87,7 +87,7 @@ pub struct Inner {
     pub parked_uses: u32,
     /// How long none was.
     pub parked_idle: IdleEpochs,
-    /// Bytes that they hold.
+    /// Bytes of theirs, and of what they hold.
     pub parked_bytes: usize,
     /// Bytes of the arena's heaps.
     pub heap_bytes: usize,

@@ -119,14 +119,17 @@ impl Tcache {
         (1..CLASSES).map(|class| self.give_spare(class)).sum()
     }
 
-    /// Takes the spare magazines of threads that sleep, and what is in their bins: that took no slow path
-    /// for `age` epochs. Called once per epoch. Whether there was something, or may be soon, since a thread
-    /// took one.
-    pub fn cool_sleepers(age: usize) -> bool {
+    /// Takes the spare magazines of threads that sleep, and what is in their bins: that took no slow path for `age`
+    /// epochs; of those that sleep for longer only now and then, since it is little. Called once per epoch. Whether
+    /// there was something, or may be soon, since a thread took one.
+    pub fn cool_sleepers(age: usize, epoch: u64) -> bool {
+        let looks_at_all = epoch.is_multiple_of(STEPS as u64);
         let mut is_awake = false;
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
-            is_awake |= cache.activity.idle_epochs() < age
-                || cache.give_spares() + cache.cool_large() + cache.drain_if_asleep() > 0;
+            let idle = cache.activity.idle_epochs();
+            is_awake |= idle < age
+                || (looks_at_all || idle < 2 * age)
+                    && cache.give_spares() + cache.cool_large() + cache.drain_if_asleep() > 0;
         }
         is_awake
     }
@@ -147,33 +150,11 @@ impl Tcache {
         live.filter(|cache| !cache.has_changed()).map(|cache| cache.drain(1)).sum()
     }
 
-    /// Empties one cache that waits in an arena in which no thread began or ended for the decay
-    /// time. Called once per epoch. Whether one holds something, or did.
-    pub fn cool_parked(held: &mut Guard<'_>) -> bool {
+    /// Whether the caches that wait in an arena waited for the decay time: no thread began or ended there. Called once
+    /// per epoch.
+    pub fn parked_are_idle(held: &mut Guard<'_>) -> bool {
         let uses = held.parked_uses;
-        if held.parked_idle.tick(uses) >= STEPS && !Self::flush_parked(held) {
-            held.parked_bytes = 0;
-        }
-        held.parked_bytes > 0
-    }
-
-    /// Empties the first cache that waits in an arena and holds something; false when none does.
-    pub fn flush_parked(held: &mut Guard<'_>) -> bool {
-        let mut next: *mut Tcache = held.parked.cast();
-        // SAFETY: caches on the list are the arena's, whose lock is held, and so are their blocks.
-        while let Some(cache) = unsafe { next.as_ref() } {
-            let bytes = cache.bytes();
-            if bytes > 0 {
-                held.parked_bytes -= bytes.min(held.parked_bytes);
-                // SAFETY: as above.
-                cache.flush(|class, head, count| unsafe {
-                    held.give_idle_blocks(class, head, count);
-                });
-                return true;
-            }
-            next = cache.next_parked.get();
-        }
-        false
+        held.parked_idle.tick(uses) >= STEPS
     }
 
     /// Empties the cache into its arena, a magazine at a time; the thread goes on with it.

@@ -22,9 +22,9 @@ unsafe impl Sync for FirstTcache {}
 static FIRST: FirstTcache = FirstTcache(UnsafeCell::new(Tcache::constant(State::Parked)));
 static FIRST_TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
 
-/// Bytes that a cache without a thread may hold for the next thread …
+/// Bytes that a cache without a thread may have for the next thread, its own counted …
 const PARKED_BYTES: usize = 256 * 1024;
-/// … and all of them in one arena.
+/// … and all of them in one arena: a thread that began in another one does not find them.
 const ALL_PARKED_BYTES: usize = 1024 * 1024;
 
 /// Empty caches that no arena has, linked by `next_parked`: those of threads that ended without
@@ -59,6 +59,11 @@ impl Tcache {
         // SAFETY: the list is this thread's alone now.
         unsafe {
             let mut rest = (*first).next_parked.get();
+            // Release, for the whole list, as in `let_loose`.
+            if LOOSE.compare_exchange(ptr::null_mut(), rest, Release, Relaxed).is_ok() {
+                return first;
+            }
+            // Others were let loose meanwhile.
             while !rest.is_null() {
                 let next = (*rest).next_parked.get();
                 Self::let_loose(rest);
@@ -68,47 +73,65 @@ impl Tcache {
         first
     }
 
-    /// Leaves a cache with its arena for the next thread, with what is in it unless that is much.
+    /// Leaves a cache with its arena for the next thread, with what is in it; or empties it for one of any arena
+    /// if that is much, or many wait.
     fn park(this: *mut Tcache, held: &mut Guard<'_>) {
         // SAFETY: the cache is the caller's; its blocks are those of the arena, whose lock is
         // held.
         unsafe {
-            let bytes = (*this).bytes();
+            held.parked_uses = held.parked_uses.wrapping_add(1);
+            let bytes = (*this).parked_bytes();
             if bytes > PARKED_BYTES || bytes + held.parked_bytes > ALL_PARKED_BYTES {
                 (*this).flush(|class, head, count| held.give_blocks_of(class, head, count));
-            } else {
-                held.parked_bytes += bytes;
+                (*this).close_drain();
+                Self::let_loose(this);
+                return;
             }
+            held.parked_bytes += bytes;
             (*this).next_parked.set(held.parked.cast());
             held.parked = this.cast();
-            held.parked_uses = held.parked_uses.wrapping_add(1);
             (*this).close_drain();
             (*this).state.set(State::Parked);
         }
     }
 
+    /// Takes the first cache that waits in the arena off its list.
+    fn take_parked(held: &mut Guard<'_>) -> Option<&'static Tcache> {
+        // SAFETY: caches on the list are the arena's, whose lock is held; they live as long as the process.
+        let cache = unsafe { held.parked.cast::<Tcache>().as_ref() }?;
+        held.parked = cache.next_parked.get().cast();
+        // A spare magazine may have been taken from the cache since it was parked.
+        held.parked_bytes = match held.parked.is_null() {
+            true => 0,
+            false => held.parked_bytes.saturating_sub(cache.parked_bytes()),
+        };
+        Some(cache)
+    }
+
     /// A cache that waits in the arena, made the calling thread's before the lock is given up: a
     /// fork meets it either as the arena's or as a thread's. Null if none waits.
     fn unpark(held: &mut Guard<'_>) -> *mut Tcache {
-        let this: *mut Tcache = held.parked.cast();
-        // SAFETY: caches on the list are the arena's, whose lock is held.
-        if let Some(cache) = unsafe { this.as_ref() } {
-            held.parked = cache.next_parked.get().cast();
-            // A spare magazine may have been taken from the cache since it was parked.
-            held.parked_bytes = match held.parked.is_null() {
-                true => 0,
-                false => held.parked_bytes.saturating_sub(cache.bytes()),
-            };
-            held.parked_uses = held.parked_uses.wrapping_add(1);
-            cache.thread.set(os::thread_number());
-            cache.state.set(State::Live);
-        }
-        this
+        let Some(cache) = Self::take_parked(held) else { return ptr::null_mut() };
+        held.parked_uses = held.parked_uses.wrapping_add(1);
+        cache.thread.set(os::thread_number());
+        cache.state.set(State::Live);
+        ptr::from_ref(cache).cast_mut()
     }
 
-    /// Bytes of the blocks in the cache.
-    pub(super) fn bytes(&self) -> usize {
-        (1..CLASSES).map(|class| self.count(class) * size(class)).sum()
+    /// Empties the first cache that waits in an arena, and makes it one that waits for a thread of any arena; false
+    /// when none waits.
+    pub fn flush_parked(held: &mut Guard<'_>) -> bool {
+        let Some(cache) = Self::take_parked(held) else { return false };
+        // SAFETY: the cache is the arena's, whose lock is held, and so are its blocks.
+        cache.flush(|class, head, count| unsafe { held.give_idle_blocks(class, head, count) });
+        Self::let_loose(ptr::from_ref(cache).cast_mut());
+        true
+    }
+
+    /// Bytes that the cache costs while it waits in an arena: its own, and those of the blocks in it.
+    fn parked_bytes(&self) -> usize {
+        let blocks = (1..CLASSES).map(|class| self.count(class) * size(class));
+        blocks.sum::<usize>() + size_of::<Tcache>()
     }
 
     /// A cache for the calling thread, attached to an arena; null when there is no memory. The thread is

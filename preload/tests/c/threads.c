@@ -66,6 +66,32 @@ static void churn(int argc, char **argv) {
     say("in_use_after_all", mallinfo2().uordblks);
 }
 
+/* ---- threads that end in another arena than they began in ---- */
+
+enum { GIVEN = 4000 };
+static void *given[GIVEN];
+
+static void *frees_all(void *argument) {
+    (void)argument;
+    for (int i = 0; i < GIVEN; i++)
+        free(given[i]);
+    return NULL;
+}
+
+/* Each thread frees what the first one allocated, and so follows it to its arena. */
+static void followers(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { SOME = 1000, ALL = 5000 };
+    for (int threads = 1; threads <= ALL; threads++) {
+        for (int i = 0; i < GIVEN; i++)
+            CHECK(given[i] = malloc(64));
+        CHECK(!pthread_join(launch(NULL, frees_all, NULL), NULL));
+        if (threads == SOME)
+            say("rss_kib_after_some", status_kib("VmRSS:"));
+    }
+    say("rss_kib_after_all", status_kib("VmRSS:"));
+}
+
 /* ---- blocks that travel ---- */
 
 enum { SLOTS = 1000 };
@@ -425,6 +451,7 @@ static void main_ends_first(int argc, char **argv) {
 
 static const struct mode modes[] = {
     {"churn", churn},
+    {"followers", followers},
     {"travel", travel},
     {"producer_consumer", producer_consumer},
     {"end_of_thread", end_of_thread},
