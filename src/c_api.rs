@@ -269,7 +269,7 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
     let amount = usize::try_from(value).unwrap_or(usize::MAX);
     let (key, amount) = match parameter {
         M_TRIM_THRESHOLD => (Key::TrimThreshold, amount),
-        M_TOP_PAD => (Key::TopPad, amount.min(1 << 30)),
+        M_TOP_PAD => (Key::TopPad, amount),
         M_MMAP_THRESHOLD => (Key::MmapThreshold, amount),
         M_MMAP_MAX => (Key::MmapMax, usize::try_from(value).unwrap_or(0)),
         M_ARENA_MAX if value >= 0 => (Key::Arenas, amount),

@@ -70,8 +70,11 @@ pub fn preloadable(path: &Path) -> Result<PathBuf> {
     if magic != *b"\x7fELF" {
         bail!("{}: not a shared library", path.display());
     }
-    if path.as_os_str().as_bytes().iter().any(|byte| b" :".contains(byte)) {
-        bail!("{}: LD_PRELOAD can not hold a path with a space or a colon", path.display());
+    if path.as_os_str().as_bytes().iter().any(|byte| b" :$".contains(byte)) {
+        bail!(
+            "{}: LD_PRELOAD can not hold a path with a space, a colon or a dollar",
+            path.display()
+        );
     }
     Ok(path)
 }

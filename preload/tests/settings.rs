@@ -284,12 +284,30 @@ fn mallopt_sets_through_the_table() {
 }
 
 #[test]
-fn mallopt_refuses_as_glibc_does() {
-    // A threshold above DEFAULT_MMAP_THRESHOLD_MAX; M_MXFAST (1) above its most.
-    let outcome = run(&["options", "-3", "67108864", "1", "161", "1000", "1"], &[]);
-    assert_eq!(outcome.stdout.matches("returned 0\n").count(), 3, "{outcome}");
-    expect(&parse(&outcome), "mmap_threshold", "128k", "default");
+fn mallopt_refuses_what_is_no_option() {
+    // M_MXFAST (1) above its most.
+    let outcome = run(&["options", "1", "161", "1000", "1"], &[]);
+    assert_eq!(outcome.stdout.matches("returned 0\n").count(), 2, "{outcome}");
     assert!(outcome.stderr.is_empty(), "{outcome}");
+}
+
+#[test]
+fn as_few_mappings_as_there_can_be() {
+    let (variable, tunables) = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES");
+    let much = "1073741824";
+    let outcome = run(&["options", "-3", much], &[]);
+    assert!(outcome.stdout.contains("returned 1\n"), "{outcome}");
+    expect(&parse(&outcome), "mmap_threshold", "32m", "mallopt");
+    let outcome = run(&["options"], &[(variable, much)]);
+    assert!(outcome.stderr.is_empty(), "{outcome}");
+    expect(&parse(&outcome), "mmap_threshold", "32m", variable);
+    let tunable = format!("glibc.malloc.mmap_threshold={much}");
+    let outcome = run(&["options"], &[(tunables, &tunable)]);
+    expect(&parse(&outcome), "mmap_threshold", "32m", tunables);
+    // Who knows this allocator's own name for it is told.
+    let outcome = run(&["options"], &[("ARENITE_CONF", "mmap_threshold:1g")]);
+    assert!(!outcome.complaints().is_empty(), "{outcome}");
+    expect(&parse(&outcome), "mmap_threshold", "128k", "default");
 }
 
 #[test]

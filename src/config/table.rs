@@ -69,6 +69,13 @@ pub enum Origin {
     Program,
 }
 
+impl Origin {
+    /// Whether glibc's malloc would be set so, too.
+    fn is_glibcs(self) -> bool {
+        matches!(self, Origin::Variable | Origin::Tunables | Origin::Mallopt)
+    }
+}
+
 /// Why a value is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
@@ -276,6 +283,9 @@ impl Spec {
 
     /// Sets the value, unless it is out of range.
     pub fn set(&self, value: usize, origin: Origin) -> Result<(), Problem> {
+        // glibc has no such bounds: who says more to it wants as few mappings, or as large a pad, as there can be.
+        let is_bounded = matches!(self.key, Key::MmapThreshold | Key::TopPad) && origin.is_glibcs();
+        let value = if is_bounded { value.min(self.most) } else { value };
         if value > self.most {
             return Err(Problem::MoreThan(self.most));
         }
