@@ -159,6 +159,7 @@ impl Inner {
                 if (*slab).free.is_null() && got.count > 0 {
                     break;
                 }
+                self.open(class, start, slab);
                 if Self::is_unused(slab) {
                     self.class_mut(class).empty -= 1;
                 }

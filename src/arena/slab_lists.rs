@@ -120,23 +120,32 @@ impl Lists {
 }
 
 impl Inner {
-    /// The slab that gives the class's next blocks, open and warm: its start and state.
+    /// The slab that gives the class's next blocks, once it is [opened](Inner::open): its start and state.
     ///
     /// # Safety
     /// The arena's lock is held.
-    pub(super) unsafe fn slab_with_room(&mut self, class: Class) -> Option<(usize, *mut Slab)> {
+    pub(super) unsafe fn slab_with_room(&self, class: Class) -> Option<(usize, *mut Slab)> {
         let first = self.class(class).lists.first()?;
         // SAFETY: the lock is held; ids on the lists are those of slabs.
         unsafe {
             let start = page_map::page_address(first);
-            let slab = page_map::desc(start).cast::<Slab>();
+            Some((start, page_map::desc(start).cast()))
+        }
+    }
+
+    /// Makes a slab one that gives blocks: open and warm.
+    ///
+    /// # Safety
+    /// As for [`Inner::file`].
+    pub(super) unsafe fn open(&mut self, class: Class, start: usize, slab: *mut Slab) {
+        // SAFETY: the caller's contract.
+        unsafe {
             if (*slab).closed.load(Relaxed) {
                 (*slab).closed.store(false, Relaxed);
                 self.class_mut(class).closed -= 1;
                 slab_pages::open(slab, start, self.id);
             }
             self.file(class, start, slab, slab::used(slab));
-            Some((start, slab))
         }
     }
 
@@ -319,6 +328,26 @@ mod tests {
             [List::OPEN, List::OPEN, List::FULL]
         );
         assert_eq!([0, 1].map(|used| List::of(used, 2, true)), [List::NEARLY_EMPTY, List::CLOSED]);
+    }
+
+    #[test]
+    fn a_closed_slab_that_gives_nothing_stays_closed() {
+        let mut inner = Inner::new(109);
+        // SAFETY: the arena is this test's alone, and so are its blocks.
+        unsafe {
+            let full = take_slab(&mut inner);
+            let start = start_of(inner.take_blocks(CLASS, BLOCKS / 4).head);
+            let slab = page_map::desc(start).cast::<Slab>();
+            assert!((*slab).free.is_null() && start != start_of(full[0]));
+            inner.close(CLASS, start, slab);
+            Block::set_next(full[0], core::ptr::null_mut());
+            inner.give_blocks_of(CLASS, full[0], 1);
+            // It could only give blocks that are not carved yet, for which nobody is in need.
+            assert_eq!(inner.take_blocks(CLASS, BLOCKS).head, full[0]);
+            assert!((*slab).closed.load(Relaxed));
+            assert_eq!(start_of(inner.take_blocks(CLASS, BLOCKS).head), start);
+            assert!(!(*slab).closed.load(Relaxed));
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ use word::Word;
 const ROOM_UNIT: u32 = 1 << 16;
 
 /// Arenas for which a thread collects remote frees at a time.
-const PENDING: usize = 4;
+const PENDING: usize = 8;
 /// A pending chain goes home at so many blocks …
 const PENDING_BLOCKS: usize = 128;
 /// … or so many bytes.
