@@ -76,7 +76,11 @@ impl Shape {
         let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
         // At least a granule, so that no two huge blocks start in one: a small request with a large
         // alignment comes here too.
-        let size = os::round_up(bytes.max(GRANULE), unit)?;
+        let least = os::round_up(bytes.max(GRANULE), unit)?;
+        // One that ends where the next one may begin leaves no hole, which would make each a mapping of its own to the
+        // kernel, of which a process may have 65,530 (sysctl vm.max_map_count). What is added is not touched.
+        let size = os::round_up(least, align).filter(|whole| whole - least <= least / 2);
+        let size = size.unwrap_or(least);
         if size > isize::MAX as usize {
             return None;
         }

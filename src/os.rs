@@ -243,7 +243,11 @@ pub fn fill_as_touched(start: *mut u8, bytes: usize) {
         // in one byte, however large its pages are.
         unsafe {
             let last = start.add(bytes - page_size());
-            if libc::mincore(last.cast(), 1, &mut is_there) == 0 && is_there & 1 != 0 {
+            if libc::mincore(last.cast(), 1, &mut is_there) == 0
+                && is_there & 1 != 0
+                // Not every kernel knows what is there.
+                && is_locked(last, page_size())
+            {
                 libc::munlock(start.cast(), bytes);
                 libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED);
                 libc::syscall(libc::SYS_mlock2, start, bytes, MLOCK_ONFAULT);
@@ -366,15 +370,21 @@ pub unsafe fn renew(p: *mut u8, bytes: usize) -> bool {
     const ADVICES: [c_int; 4] =
         [libc::MADV_DOFORK, libc::MADV_DODUMP, libc::MADV_WIPEONFORK, libc::MADV_KEEPONFORK];
     const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
-    const IS_LOCKED: c_int = libc::MS_ASYNC | libc::MS_INVALIDATE;
     count(&KERNEL_CALLS.mprotect);
-    // SAFETY: the caller's contract. msync(2) changes nothing of private memory; libc's is a cancellation point.
+    // SAFETY: the caller's contract.
     keeping_errno(|| unsafe {
         libc::mprotect(p.cast(), bytes, READ_WRITE) == 0
             && ADVICES.iter().all(|&advice| advise(p, bytes, advice))
-            && libc::syscall(libc::SYS_msync, p, bytes, IS_LOCKED) == 0
+            && !is_locked(p, bytes)
             && is_one_mapping(p, bytes)
     })
+}
+
+/// Whether something in the range is locked in memory (mlock(2)), or nothing is mapped there. Changes errno.
+fn is_locked(p: *mut u8, bytes: usize) -> bool {
+    // Of private memory that is all that the call does (msync(2)). libc's is a cancellation point.
+    // SAFETY: it changes no memory.
+    unsafe { libc::syscall(libc::SYS_msync, p, bytes, libc::MS_ASYNC | libc::MS_INVALIDATE) != 0 }
 }
 
 /// Whether the range, which ends a mapping, is in no other one besides: then the kernel enlarges it, or has no room.

@@ -243,12 +243,13 @@ fn add_region(base: usize, memory: Option<*mut Region>) -> bool {
         return false;
     };
     // The memory first: a number that is taken for a region which can not be made is lost.
-    let Some(new) = memory.or_else(new_region) else {
+    let Some(new) = memory.or_else(|| SpareRegion::take().map(SpareRegion::into_memory)) else {
         return false;
     };
     let number = NEXT_NUMBER.fetch_add(1, Relaxed);
     let Some(place) = REGIONS.get(number as usize) else {
         NEXT_NUMBER.fetch_sub(1, Relaxed);
+        drop(SpareRegion(new));
         return false;
     };
     // SAFETY: the memory is new, zeroed, and known to this thread alone. All zeros is a valid
@@ -264,15 +265,18 @@ fn add_region(base: usize, memory: Option<*mut Region>) -> bool {
     !slot.publish(new).is_null()
 }
 
-/// Zeroed memory for a region.
-fn new_region() -> Option<*mut Region> {
-    if STATIC_USED.load(Relaxed) < STATIC_REGIONS {
-        let index = STATIC_USED.fetch_add(1, Relaxed);
-        if index < STATIC_REGIONS {
-            return Some(FIRST.0.get().cast::<Region>().wrapping_add(index));
-        }
+/// One of the regions in .bss, or null.
+fn static_region() -> *mut Region {
+    let take = |used| (used < STATIC_REGIONS).then_some(used + 1);
+    match STATIC_USED.fetch_update(Relaxed, Relaxed, take) {
+        Ok(index) => FIRST.0.get().cast::<Region>().wrapping_add(index),
+        Err(_) => core::ptr::null_mut(),
     }
-    SpareRegion::take().map(SpareRegion::into_memory)
+}
+
+fn is_static(region: *mut Region) -> bool {
+    let offset = region.addr().wrapping_sub(FIRST.0.get().addr());
+    offset < size_of::<StaticRegions>()
 }
 
 /// Bytes that are mapped for a region.
@@ -280,19 +284,25 @@ fn region_bytes() -> usize {
     size_of::<Region>().next_multiple_of(os::page_size())
 }
 
-/// Mapped memory for one region, so that [`cover_with`] does not fail for lack of it.
+/// Zeroed memory for one region, so that [`cover_with`] does not fail for lack of it.
 #[derive(Debug)]
 pub struct SpareRegion(*mut Region);
 
 impl SpareRegion {
-    /// One that was left over, or a new one; `None` when there is no memory for it, or no number left.
+    /// One that was left over, one of those in .bss, or a new one; `None` when there is no memory for it, or no number
+    /// left.
     pub fn take() -> Option<Self> {
         if NEXT_NUMBER.load(Relaxed) as usize >= MAX_REGIONS {
             return None;
         }
         // Acquire pairs with the release in `drop`.
-        let left = SPARE.swap(core::ptr::null_mut(), Acquire);
-        let spare = if left.is_null() { os::map(region_bytes()).cast() } else { left };
+        let mut spare = SPARE.swap(core::ptr::null_mut(), Acquire);
+        if spare.is_null() {
+            spare = static_region();
+        }
+        if spare.is_null() {
+            spare = os::map(region_bytes()).cast();
+        }
         (!spare.is_null()).then_some(Self(spare))
     }
 
@@ -307,7 +317,8 @@ impl Drop for SpareRegion {
     /// Leaves it for whoever needs one next, unless there is one already.
     fn drop(&mut self) {
         // Release pairs with the acquire in `take`.
-        if SPARE.compare_exchange(core::ptr::null_mut(), self.0, Release, Relaxed).is_err() {
+        let is_left = SPARE.compare_exchange(core::ptr::null_mut(), self.0, Release, Relaxed);
+        if is_left.is_err() && !is_static(self.0) {
             // SAFETY: mapped by `take`, and used by nobody.
             unsafe { os::unmap(self.0.cast(), region_bytes()) };
         }

@@ -126,7 +126,7 @@ fn bytes_in_use() -> usize {
 }
 
 /// A tick on a thread's slow path, if nobody ticked in this epoch, which gives chunks and tops back only
-/// if `is_worth_it`. Passes over arenas whose lock another thread holds.
+/// if `is_worth_it`. Passes over arenas whose lock another thread holds when it comes to them.
 pub fn tick_on_slow_path(is_worth_it: bool) {
     let Some(epoch) = epoch() else { return };
     if TICKED.swap(epoch, Relaxed) != epoch {
@@ -434,11 +434,12 @@ fn purge_all(arena: &Arena, pad: usize) -> usize {
 }
 
 /// Looks again for what was not found, after everything was given back that can be; what others
-/// purge just now is waited for. A few times, since they go on taking.
+/// purge just now is waited for. A few times, since they go on taking. The tops keep their pad: where the kernel grants
+/// nothing any more, small requests live on it.
 pub fn find_after_trim<T>(find: impl Fn() -> Option<T>) -> Option<T> {
     (0..TRIES_WITHOUT_MEMORY).find_map(|_| {
         wait_for_others();
-        trim(0);
+        trim(config::TOP_PAD.load(Relaxed));
         find()
     })
 }

@@ -406,20 +406,20 @@ pub fn write_xml(mut put: impl FnMut(&[u8])) {
     let mut stats = Stats::NONE;
     stats.fill();
     put(b"<malloc version=\"1\">\n");
-    ARENAS.iter().for_each(|arena| write_heap_xml(arena, &mut put));
-    write_totals_xml(&stats, &mut put);
+    let tops = ARENAS.iter().map(|arena| write_heap_xml(arena, &mut put)).sum();
+    write_totals_xml(&stats, tops, &mut put);
 }
 
 #[inline(never)]
-fn write_totals_xml(stats: &Stats, put: &mut impl FnMut(&[u8])) {
+fn write_totals_xml(stats: &Stats, tops: usize, put: &mut impl FnMut(&[u8])) {
     let mut line = Text::new();
     let (cached_blocks, cached_bytes) = stats.cached_in_heaps();
     line.str("<total type=\"fast\" count=\"").number(cached_blocks as u64);
     line.str("\" size=\"").number(cached_bytes as u64).str("\"/>\n");
     let classes = stats.classes.iter().enumerate().skip(1);
     let in_slabs: usize = classes.map(|(class, figures)| figures.free_blocks(class)).sum();
-    line.str("<total type=\"rest\" count=\"").number((stats.free_chunks + in_slabs) as u64);
-    let rest = stats.free_chunk_bytes + stats.slab_free_bytes();
+    line.str("<total type=\"rest\" count=\"").number((stats.free_chunks + in_slabs + tops) as u64);
+    let rest = stats.free_chunk_bytes + stats.slab_free_bytes() + stats.top_bytes;
     line.str("\" size=\"").number(rest as u64).str("\"/>\n");
     line.str("<total type=\"mmap\" count=\"").number(stats.huge_blocks as u64);
     line.str("\" size=\"").number(stats.huge_bytes as u64).str("\"/>\n");
@@ -431,9 +431,10 @@ fn write_totals_xml(stats: &Stats, put: &mut impl FnMut(&[u8])) {
     put(line.as_bytes());
 }
 
+/// Writes an arena's part. How many of its chunks are tops: one that is not empty, or none.
 #[inline(never)]
-fn write_heap_xml(arena: &Arena, put: &mut impl FnMut(&[u8])) {
-    let Some(held) = arena.lock_open() else { return };
+fn write_heap_xml(arena: &Arena, put: &mut impl FnMut(&[u8])) -> usize {
+    let Some(held) = arena.lock_open() else { return 0 };
     let (top, free, chunks) = {
         // SAFETY: the lock is held.
         let chunks = unsafe { held.bins.count() };
@@ -470,15 +471,16 @@ fn write_heap_xml(arena: &Arena, put: &mut impl FnMut(&[u8])) {
     }
     let mut line = Text::new();
     line.str("</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
-    line.str("<total type=\"rest\" count=\"").number((chunks + free_blocks) as u64);
-    line.str("\" size=\"").number((free + free_in_slabs) as u64).str("\"/>\n");
-    line.str("<total type=\"top\" count=\"1\" size=\"").number(top as u64).str("\"/>\n");
+    let tops = usize::from(top > 0);
+    line.str("<total type=\"rest\" count=\"").number((chunks + free_blocks + tops) as u64);
+    line.str("\" size=\"").number((free + free_in_slabs + top) as u64).str("\"/>\n");
     line.str("<system type=\"current\" size=\"").number(system).str("\"/>\n");
     line.str("<system type=\"max\" size=\"").number(peak).str("\"/>\n");
     line.str("<aspace type=\"total\" size=\"").number(system).str("\"/>\n");
     line.str("<aspace type=\"mprotect\" size=\"").number(system).str("\"/>\n");
     line.str("</heap>\n");
     put(line.as_bytes());
+    tops
 }
 
 /// Writes malloc_stats(3)'s summary to standard error.

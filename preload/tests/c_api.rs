@@ -226,6 +226,11 @@ fn aligned_blocks_do_not_overlap() {
 }
 
 #[test]
+fn aligned_mappings_leave_no_holes() {
+    passes("aligned.c", &["side_by_side"]);
+}
+
+#[test]
 fn mallinfo_counts_what_is_allocated() {
     passes("statistics.c", &["info_grows"]);
 }
@@ -284,6 +289,16 @@ fn malloc_info_writes_well_formed_xml() {
             assert!(size.parse::<u64>().is_ok(), "size {size}: {outcome}");
         }
     }
+    // What is not free in all heaps is in use.
+    let size = |name: &str, of: &str| {
+        let mut found = elements.iter().filter(|(depth, n, _)| *depth == 1 && n == name);
+        let attributes = found.find_map(|(_, _, list)| (list[0].1 == of).then_some(list));
+        let size = attributes.and_then(|list| list.iter().find(|(key, _)| key == "size"));
+        size.and_then(|(_, size)| size.parse::<u64>().ok()).expect("a size")
+    };
+    let in_use = size("system", "current") - size("total", "fast") - size("total", "rest");
+    let said = outcome.stderr.trim().strip_prefix("in_use ").expect("what is in use");
+    assert!(on_system() || said == in_use.to_string(), "{in_use}: {outcome}");
 }
 
 #[test]

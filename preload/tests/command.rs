@@ -336,9 +336,7 @@ fn the_json_has_the_figures_of_a_known_program() {
         ["in_use_bytes", "slab_free_bytes", "free_chunk_bytes", "top_bytes", "cached_bytes"];
     let parts: u64 = parts.map(|part| number(report, &format!("/{part}"))).iter().sum();
     let huge = number(report, "/huge_bytes") + number(report, "/kept_huge_bytes");
-    // The last page of a mapped heap is in no part.
-    let rest = number(report, "/heap_bytes") - (parts - huge);
-    assert!(rest <= 4096 * number(report, "/heaps"), "{report}");
+    assert_eq!(number(report, "/heap_bytes"), parts - huge, "{report}");
     assert!(number(report, "/peak_heap_bytes") >= number(report, "/heap_bytes"));
     let classes = report["size_classes"].as_array().expect("size classes");
     let of_size = |size: u64| classes.iter().find(|class| number(class, "/size") == size);

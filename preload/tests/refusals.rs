@@ -38,3 +38,16 @@ fn many_refusals_take_nothing_away() {
         assert!(arenas <= 4, "{report}");
     }
 }
+
+#[test]
+fn small_requests_are_served_after_a_large_one_was_refused() {
+    refuses("small_ones_go_on");
+}
+
+#[test]
+fn what_is_locked_is_not_trimmed_at_each_free() {
+    if let Some((_, report)) = refuses("locked_top") {
+        let madvise = report["kernel_calls"]["madvise"].as_u64().expect("a number of calls");
+        assert!(madvise < 2000, "{report}");
+    }
+}

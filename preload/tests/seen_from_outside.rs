@@ -206,6 +206,11 @@ fn blocks_never_overlap_a_foreign_break() {
 }
 
 #[test]
+fn memory_below_a_foreign_break_goes_back() {
+    passes("outside.c", &["break_below_others"]);
+}
+
+#[test]
 fn a_lowered_break_is_noticed() {
     passes("outside.c", &["lowered_break"]);
 }

@@ -65,6 +65,8 @@ pub struct Inner {
     classes: PerClass<ClassState>,
     /// Free bytes at the top that the arena keeps beyond the trim threshold.
     slack: Slack,
+    /// Those of which the kernel took none in this epoch, as of what the program locked (mlockall(2)).
+    refused_top: usize,
     /// What a large block that was freed left.
     hole: Hole,
     /// The epoch of the purge clock that the arena is in (see `decay.rs`).
@@ -89,7 +91,7 @@ pub struct Inner {
     pub parked_idle: IdleEpochs,
     /// Bytes of theirs, and of what they hold.
     pub parked_bytes: usize,
-    /// Bytes of the arena's heaps.
+    /// Bytes of the arena's heaps, but for the pages that end them.
     pub heap_bytes: usize,
     /// The most they were.
     pub peak_heap_bytes: usize,
@@ -107,6 +109,7 @@ impl Inner {
             heap: Heap::NONE,
             left_brk: Heap::NONE,
             slack: Slack::NONE,
+            refused_top: 0,
             hole: Hole::NONE,
             epoch: 0,
             first_epoch: 0,
@@ -148,7 +151,7 @@ pub struct Arena {
     remote_bytes: AtomicUsize,
     /// Blocks that came by the remote list, ever.
     remote_frees: AtomicU64,
-    /// The arena of the thread that sent the last of them.
+    /// The arena of the thread that sent the last of them; none before.
     remote_from: AtomicU16,
     /// Times a thread had to wait for the lock.
     pub lock_waits: AtomicU64,
@@ -228,7 +231,7 @@ impl Arena {
             remote: CachePadded::new(RemoteList::new()),
             remote_bytes: AtomicUsize::new(0),
             remote_frees: AtomicU64::new(0),
-            remote_from: AtomicU16::new(0),
+            remote_from: AtomicU16::new(u16::MAX),
             lock_waits: AtomicU64::new(0),
             purgeable: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
@@ -423,7 +426,6 @@ impl Arena {
                 tail = Block::next(tail);
                 count += 1;
             }
-            self.remote_frees.fetch_add(count as u64, Relaxed);
             self.remote.push(Chain { head, tail, count });
         }
     }
@@ -500,7 +502,7 @@ impl Arena {
         self.remote_frees.load(Relaxed)
     }
 
-    /// The arena of one of those threads, a late one.
+    /// The arena of one of those threads, a late one; `u16::MAX` before the first.
     pub fn remote_from(&self) -> u16 {
         self.remote_from.load(Relaxed)
     }

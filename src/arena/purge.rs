@@ -73,6 +73,7 @@ impl Inner {
         if epoch != self.epoch {
             let epochs = epoch.checked_sub(self.epoch).unwrap_or(1);
             self.epoch = epoch;
+            self.refused_top = 0;
             self.bins.epoch = epoch.wrapping_sub(self.first_epoch) as u16;
             self.stamp = self.bins.epoch as u8;
             let dirty = self.dirty_pages();

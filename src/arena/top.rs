@@ -91,7 +91,7 @@ impl Inner {
         let Some(heap) = mmap::new_heap(bytes, self.id) else {
             return false;
         };
-        self.add_heap_bytes(heap.end + PAGE - heap.base);
+        self.add_heap_bytes(heap.end - heap.base);
         self.place_window(REACH.base_for(heap.base));
         // SAFETY: the lock is held.
         unsafe { self.replace_heap(heap) };
@@ -152,13 +152,14 @@ impl Inner {
             return;
         }
         let slack = self.slack();
-        if spare < threshold.saturating_add(slack) {
+        if spare < threshold.saturating_add(slack).saturating_add(self.refused_top) {
             return;
         }
         // SAFETY: the lock is held.
-        if unsafe { self.leave_empty_heap() } == 0 {
-            let bytes = self.heap.trim(pad.saturating_add(slack));
-            self.trimmed(bytes);
+        if unsafe { self.leave_empty_heap() } == 0 && self.trim_heap(pad.saturating_add(slack)) == 0
+        {
+            // Not at each free from now on.
+            self.refused_top = spare;
         }
         self.note_trimmed(spare.saturating_sub(self.heap.spare_bytes()));
     }
@@ -199,15 +200,14 @@ impl Inner {
             self.absorb_clean();
             self.leave_empty_heap()
         };
-        let freed = self.heap.trim(pad);
-        left + self.trimmed(freed)
+        left + self.trim_heap(pad)
     }
 
-    /// Takes note of the bytes that a trim of the top gave back; returns them.
-    fn trimmed(&mut self, bytes: usize) -> usize {
-        if self.heap.source == Source::Brk {
-            self.heap_bytes -= bytes;
-        }
+    /// Gives what the top holds beyond `pad` back; the bytes.
+    fn trim_heap(&mut self, pad: usize) -> usize {
+        let end = self.heap.end;
+        let bytes = self.heap.trim(pad);
+        self.heap_bytes -= end - self.heap.end;
         bytes
     }
 
@@ -248,7 +248,7 @@ impl Inner {
         // SAFETY: the caller's contract.
         let is_gone = unsafe { mmap::release(base, pages, self.id) };
         if is_gone {
-            self.heap_bytes -= (pages + 1) * PAGE;
+            self.heap_bytes -= pages * PAGE;
         }
         is_gone
     }

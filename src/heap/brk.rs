@@ -98,33 +98,20 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
         0 => missing.saturating_add(PAGE).max(FIRST_BRK),
         _ => missing.saturating_add(TOP_PAD.load(Relaxed).max(ahead)),
     };
-    let Some(end) = start.checked_add(step).and_then(|end| os::round_up(end, GRANULE.max(unit)))
-    else {
-        return Grown::No;
-    };
-    if end - now > MOST {
-        return Grown::No;
-    }
-    let increment = (end - now) as isize;
+    // Near a limit of the process there may be room for what is missing, if not for what is taken ahead of it.
     // SAFETY: the rule of the break, checked above.
-    let old = unsafe { os::sbrk(increment) }.addr();
-    if old == 0 {
-        return Grown::No;
-    }
-    if old != now {
-        // Moved by somebody in between: leave it to them.
-        UNUSABLE.store(true, Relaxed);
-        return Grown::No;
-    }
+    let raise = |step| unsafe { raise(now, start.checked_add(step)?) };
+    let Some(end) = [step, missing].into_iter().find_map(raise) else { return Grown::No };
     if !adopt(start, end - start, 0) {
         // No memory for the page map. What nobody can use goes back.
+        let increment = (end - now) as isize;
         // SAFETY: the rule of the break; reading it has no precondition.
         let is_back = unsafe { os::sbrk(0).addr() == end && !os::sbrk(-increment).is_null() };
         UNUSABLE.fetch_or(!is_back, Relaxed);
         return Grown::No;
     }
     END.store(end, Relaxed);
-    MAPPED.brk.add(end - now);
+    MAPPED.brk.add(end - start);
     let wanted = (start + missing).saturating_add(TOP_PAD.load(Relaxed));
     let beyond = end - os::round_up(wanted, unit).unwrap_or(end).min(end);
     if beyond >= LOCKED_AHEAD {
@@ -136,6 +123,23 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
     }
     MAPPED.heaps.add(1);
     Grown::Elsewhere(Heap::new(Source::Brk, start, end))
+}
+
+/// Raises the break from `now` to `end`, and on to the end of a granule; where it is then. `None` if the kernel refuses, or
+/// somebody else moves it.
+///
+/// # Safety
+/// The rule of the break holds.
+unsafe fn raise(now: usize, end: usize) -> Option<usize> {
+    let end = os::round_up(end, GRANULE.max(os::page_size()))?;
+    if UNUSABLE.load(Relaxed) || end - now > MOST {
+        return None;
+    }
+    // SAFETY: the caller's contract.
+    let old = unsafe { os::sbrk((end - now) as isize) }.addr();
+    // Moved by somebody in between: leave it to them.
+    UNUSABLE.fetch_or(old != 0 && old != now, Relaxed);
+    (old == now).then_some(end)
 }
 
 /// Lowers the break to `keep_to`, if it still is where the heap ends. Returns the bytes given

@@ -127,7 +127,8 @@ impl Heap {
         if self.source == Source::None || !config::wants_huge_pages(in_use) {
             return;
         }
-        let from = self.huge_to.max(self.base);
+        // What lies below the heap may have become part of it, up to any page of 4 KiB (`lower_top`).
+        let Some(from) = os::round_up(self.huge_to.max(self.base), os::page_size()) else { return };
         // The page that ends a mapped heap belongs to its last huge page.
         let end = (self.end + PAGE) & !(os::HUGE_PAGE - 1);
         let to = if self.source == Source::Mmap { end } else { self.end & !(os::HUGE_PAGE - 1) };
@@ -163,7 +164,8 @@ impl Heap {
         self.base = self.base.min(start);
     }
 
-    /// Gives the kernel what the top chunk holds beyond the pad. Returns the bytes given back.
+    /// Gives the kernel what the top chunk holds beyond the pad. Returns the bytes given back; the heap is shorter
+    /// then, or has them still, untouched.
     pub fn trim(&mut self, pad: usize) -> usize {
         if self.end - self.top <= pad {
             return 0;
@@ -171,10 +173,11 @@ impl Heap {
         let Some(keep_to) = os::round_up(self.top + pad, GRANULE.max(os::page_size())) else {
             return 0;
         };
-        match self.source {
-            Source::None => 0,
-            Source::Brk => brk::lower(self, keep_to),
-            Source::Mmap => self.discard(self.zero_from.saturating_sub(keep_to)),
+        let lowered = if self.source == Source::Brk { brk::lower(self, keep_to) } else { 0 };
+        match lowered {
+            // A mapped heap, or a break that can not be lowered, since the program moved it itself.
+            0 => self.discard(self.zero_from.saturating_sub(keep_to)),
+            lowered => lowered,
         }
     }
 

@@ -237,6 +237,28 @@ static void lowered_break(int argc, char **argv) {
     }
 }
 
+/* Free memory below a break that somebody else has moved on goes back as well. */
+static void break_below_others(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { BLOCKS = 1000 };
+    const size_t size = 40000;
+    static void *blocks[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++)
+        CHECK(blocks[i] = memset(malloc(size), 1, size));
+    char *theirs = sbrk(100);
+    CHECK(theirs != (void *)-1);
+    memset(theirs, 7, 100);
+    unsigned long before = status_kib("VmRSS:");
+    for (int i = BLOCKS; i-- > 0;)
+        free(blocks[i]);
+    unsigned long after = status_kib("VmRSS:");
+    CHECK(after + BLOCKS * size / 2048 < before || on_system());
+    for (int i = 0; i < 100; i++)
+        CHECK(theirs[i] == 7);
+    for (int i = 0; i < BLOCKS; i++)
+        CHECK(all_zero(blocks[i] = calloc(1, size), size));
+}
+
 static const struct mode modes[] = {
     {"small", small},
     {"nothing", nothing},
@@ -247,6 +269,7 @@ static const struct mode modes[] = {
     {"foreign_break", foreign_break},
     {"break_between", break_between},
     {"lowered_break", lowered_break},
+    {"break_below_others", break_below_others},
     {NULL, NULL},
 };
 

@@ -1,5 +1,6 @@
 /* What requests that are refused leave behind: nothing. */
 #include "check.h"
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 /* A region of the page map covers so much; a block of more is in one of its own. */
@@ -106,10 +107,55 @@ static void refused_often(int argc, char **argv) {
     say("done", 1);
 }
 
+/* After a large request that is refused where the kernel grants nothing any more, small ones are served. */
+static void small_ones_go_on(int argc, char **argv) {
+    (void)argc, (void)argv;
+    for (int i = 0; i < 100; i++)
+        CHECK(malloc(60000));
+    struct rlimit limit = {MIB, MIB};
+    CHECK(!setrlimit(RLIMIT_AS, &limit));
+    CHECK(!malloc(2 * MIB));
+    for (int i = 0; i < 200; i++)
+        CHECK(malloc(100));
+    /* For the report at the end. */
+    say("done", 1);
+}
+
+/* Blocks that come and go at the end of a heap that is locked: large enough for a trim. */
+static void *at_the_top(void *unused) {
+    enum { BELOW = 64, KEPT = 8, PAIRS = 20000 };
+    static void *below[BELOW];
+    unsigned random = 1;
+    for (int i = 0; i < BELOW; i++)
+        CHECK(below[i] = memset(malloc(40000 + i * 500), 1, 40000));
+    for (int i = BELOW; i-- > KEPT;)
+        free(below[i]);
+    for (int i = 0; i < PAIRS; i++) {
+        size_t size = 34000 + next_random(&random) % 80000;
+        void *one = malloc(size), *other = malloc(size + 5000);
+        CHECK(one && other);
+        free(other);
+        free(one);
+    }
+    return unused;
+}
+
+/* What the program locked can not be given back, which the kernel is not asked at each free. */
+static void locked_top(int argc, char **argv) {
+    (void)argc, (void)argv;
+    pthread_t thread;
+    say("locked", !mlockall(MCL_CURRENT | MCL_FUTURE));
+    CHECK(!pthread_create(&thread, NULL, at_the_top, NULL));
+    CHECK(!pthread_join(thread, NULL));
+    say("done", 1);
+}
+
 static const struct mode modes[] = {
     {"realloc_is_refused", realloc_is_refused},
     {"refused_growth_is_free", refused_growth_is_free},
     {"refused_often", refused_often},
+    {"small_ones_go_on", small_ones_go_on},
+    {"locked_top", locked_top},
     {NULL, NULL},
 };
 
