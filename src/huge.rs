@@ -57,6 +57,18 @@ pub unsafe fn reuse((block, has): (*mut u8, usize), bytes: usize, align: usize) 
     }
 }
 
+/// Drops what is in a huge block; whether it is zero now. The kernel does not take what is locked.
+///
+/// # Safety
+/// The block is the caller's, who needs nothing that is in it.
+pub unsafe fn clear(block: *mut u8) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let bytes = size(block.addr());
+        os::discard(block, bytes) == bytes
+    }
+}
+
 /// What a request makes of a mapping.
 struct Shape {
     /// Its bytes.

@@ -132,6 +132,7 @@ pub fn tick_on_slow_path(is_worth_it: bool) {
     if TICKED.swap(epoch, Relaxed) != epoch {
         if os::is_single_threaded() {
             pressure::look();
+            peak::look();
         }
         tick(epoch, if is_worth_it { SLOW_PATH_PAGES } else { 0 }, false);
     }

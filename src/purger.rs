@@ -369,6 +369,9 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     let (mut idle, mut ticked_in, mut free) = (0, None, 0);
     while let (Some(milliseconds), Some(epoch)) = (purge::epoch_milliseconds(), purge::epoch()) {
         let is_urgent = has_own_files && pressure::look() > 0;
+        if has_own_files {
+            purge::peak::look();
+        }
         if ticked_in.replace(epoch) != Some(epoch) || is_urgent {
             let did_something = purge::tick(epoch, usize::MAX, true);
             // What nobody touches, and does not go either, the kernel does not take.

@@ -16,6 +16,12 @@ fn sleeps_beside_memory_that_the_kernel_does_not_take() {
 }
 
 #[test]
+fn huge_blocks_are_not_kept_beside_a_process_that_grows() {
+    let variables = [("ARENITE_CONF", "decay_ms:1800000")];
+    run_in(&compile("helper.c"), &["kept_beside_mappings"], &variables).expect_done();
+}
+
+#[test]
 fn sleeps_in_children_of_a_busy_process() {
     quickly("sleeps_in_children");
 }

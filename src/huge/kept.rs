@@ -10,9 +10,10 @@
 //! mapped anew is not kept (`os::renew`).
 //!
 //! Who sets one of the thresholds by which glibc decides what is mapped (mallopt(3)) wants to know what happens: then none
-//! is kept. Keeping them does not raise the peak: what would have the process hold more than before has them unmapped
-//! first (`purge/peak.rs`, [`make_room_beside`]). Nor do they serve requests for zeroed blocks: those get fresh pages,
-//! which the kernel clears only where they are touched.
+//! is kept. Keeping them hardly raises the peak: what would have the process hold more than before has them unmapped
+//! first (`purge/peak.rs`, [`make_room_beside`]), and what the allocator does not see, files and the program's own mappings,
+//! soon (`purge::peak::look`). Requests for zeroed blocks get one without its pages, since the kernel clears only those that
+//! are touched; it is not for them that blocks are kept.
 
 use super::unmap;
 use crate::config;
@@ -96,12 +97,13 @@ pub fn is_wanted() -> bool {
     IS_WANTED.load(Relaxed)
 }
 
-/// The block whose size is nearest to `bytes`, and its size. It is not in the page map; its contents are undefined.
-pub fn take(bytes: usize) -> Option<(*mut u8, usize)> {
+/// The block whose size is nearest to `bytes`, and its size, for a request that may be for a `zeroed` one. It is not in
+/// the page map; its contents are undefined.
+pub fn take(bytes: usize, zeroed: bool) -> Option<(*mut u8, usize)> {
     let nearest = filled().min_by_key(|place| place.bytes.load(Relaxed).abs_diff(bytes));
     let taken = nearest.and_then(Place::take);
     let freed = FREED.load(Relaxed);
-    if taken.is_none() && freed != 0 && since(freed) <= config::decay_milliseconds() {
+    if taken.is_none() && !zeroed && freed != 0 && since(freed) <= config::decay_milliseconds() {
         IS_WANTED.store(true, Relaxed);
     }
     taken

@@ -70,7 +70,7 @@ fn find_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) {
 /// A mapping of its own, and whether it is zero.
 fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> {
     let may_be_kept = bytes > MMAP_THRESHOLD_MAX;
-    let kept = if may_be_kept && !zeroed { huge::kept::take(bytes) } else { None };
+    let kept = if may_be_kept { huge::kept::take(bytes, zeroed) } else { None };
     // SAFETY: the kept block is this thread's.
     let reused = kept.map(|kept| unsafe { huge::reuse(kept, bytes, align) });
     let reused = reused.filter(|block| !block.is_null());
@@ -81,7 +81,9 @@ fn mapping(bytes: usize, align: usize, zeroed: bool) -> Option<(*mut u8, bool)> 
     if may_be_kept {
         purge::peak::make_room();
     }
-    Some((block, reused.is_none()))
+    // SAFETY: the block is this thread's.
+    let is_zero = reused.is_none() || (zeroed && unsafe { huge::clear(block) });
+    Some((block, is_zero))
 }
 
 /// What the kernel does not give: from free memory of any arena, or from what that gives back.

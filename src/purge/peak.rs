@@ -8,7 +8,7 @@ use super::{bytes_in_arenas, purge};
 use crate::arena::ARENAS;
 use crate::config;
 use crate::huge;
-use crate::os::PAGE;
+use crate::os::{self, PAGE};
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -20,6 +20,32 @@ const GROWTH_PART: usize = 16;
 
 /// The most that the process held when huge blocks were mapped, about.
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The most that was ever resident of the process when huge blocks came to be kept, in bytes; 0 while none is.
+static RESIDENT_PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// What is kept may raise that by this part of it.
+const RAISE_PART: usize = 16;
+
+/// Gives the huge blocks back that are kept, if the process has come to hold more than ever before beside them: of files and
+/// of the program's own mappings only the kernel knows. To be called in each epoch, by a thread that may open a file.
+pub fn look() {
+    let kept = huge::kept::bytes();
+    if kept == 0 {
+        RESIDENT_PEAK.store(0, Relaxed);
+        return;
+    }
+    // In kB (proc_pid_status(5)).
+    let peak = os::number_behind(c"/proc/self/status", b"VmHWM:") as usize * 1024;
+    // Relaxed: a guess. One thread looks at a time.
+    let before = RESIDENT_PEAK.load(Relaxed);
+    if before == 0 {
+        RESIDENT_PEAK.store(peak, Relaxed);
+    } else if peak > before + kept / RAISE_PART {
+        huge::kept::release(0);
+        RESIDENT_PEAK.store(0, Relaxed);
+    }
+}
 
 /// Gives chunks back, and then huge blocks that are kept, for a huge block that was mapped or enlarged just now, and of
 /// which nothing is touched yet, if with it the process holds more than ever before. (Before it is known that the kernel

@@ -67,6 +67,29 @@ static void sleeps_beside_locked(int argc, char **argv) {
     say("done", 1);
 }
 
+/* Huge blocks that are kept go when the program's own mappings have the process hold more than ever before. */
+static void kept_beside_mappings(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { HUGE = 64 * MIB, MORE = 24 * MIB };
+    start_sleeper();
+    wait_for_helper();
+    for (int round = 0; round < 3; round++)
+        free(memset(malloc(HUGE), 1, HUGE));
+    unsigned long kept = status_kib("VmRSS:");
+    CHECK(kept > HUGE / KIB);
+    /* As much as the block holds, a piece at each look. */
+    for (int piece = 0; piece < 3 && status_kib("VmRSS:") >= kept; piece++) {
+        void *mapping = mmap(NULL, MORE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(mapping != MAP_FAILED);
+        memset(mapping, 1, MORE);
+        for (int tries = 0; tries < 200 && status_kib("VmRSS:") >= kept; tries++)
+            usleep(50000);
+    }
+    /* The decay time is half an hour. */
+    CHECK(status_kib("VmRSS:") < kept);
+    say("done", 1);
+}
+
 static void *bursts_for_ever(void *unused) {
     void **blocks = malloc(20000 * sizeof *blocks);
     CHECK(blocks);
@@ -307,6 +330,7 @@ static const struct mode modes[] = {
     {"starts_after_a_vfork", starts_after_a_vfork},
     {"starts_one_where_a_handler_forks", starts_one_where_a_handler_forks},
     {"sleeps_beside_locked", sleeps_beside_locked},
+    {"kept_beside_mappings", kept_beside_mappings},
     {"sleeps_in_children", sleeps_in_children},
     {"runs_as_the_program", runs_as_the_program},
     {"starts_later", starts_later},
