@@ -146,7 +146,7 @@ fn three_small_blocks_move_the_break_once() {
 #[test]
 fn a_program_that_allocates_nothing_gets_no_memory() {
     let (calls, _) = trace_mode("nothing");
-    assert_eq!(break_steps(&calls, initial_break(&calls)), [], "{calls:#?}");
+    assert!(break_steps(&calls, initial_break(&calls)).is_empty(), "{calls:#?}");
     assert_eq!(between(&calls, "begin", "end"), []);
 }
 

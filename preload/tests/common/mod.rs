@@ -7,6 +7,8 @@
 //! fails there tests something no allocator does.
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
 
+pub mod command;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Read;
