@@ -25,7 +25,11 @@ pub fn allocate(bytes: usize, align: usize) -> *mut u8 {
         return ptr::null_mut();
     };
     let block = os::map_aligned(shape.size, shape.align, 0, Commit::All);
-    if block.is_null() { block } else { give(block, shape) }
+    if block.is_null() {
+        return block;
+    }
+    unmapped::claim(shape.size);
+    give(block, shape)
 }
 
 /// Makes a block as [`allocate`] does, of one that was kept, whose contents are left in it as far as it goes; null
@@ -69,6 +73,9 @@ pub unsafe fn clear(block: *mut u8) -> bool {
     }
 }
 
+/// Bytes that are added to a block at most so that it ends at a multiple of its alignment.
+const MOST_ADDED: usize = 1024 * 1024;
+
 /// What a request makes of a mapping.
 struct Shape {
     /// Its bytes.
@@ -88,11 +95,12 @@ impl Shape {
         let unit = if is_for_huge_page { os::HUGE_PAGE } else { os::page_size() };
         // At least a granule, so that no two huge blocks start in one: a small request with a large
         // alignment comes here too.
-        let least = os::round_up(bytes.max(GRANULE), unit)?;
+        let needed = os::round_up(bytes.max(GRANULE), unit)?;
         // One that ends where the next one may begin leaves no hole, which would make each a mapping of its own to the
         // kernel, of which a process may have 65,530 (sysctl vm.max_map_count). What is added is not touched.
-        let size = os::round_up(least, align).filter(|whole| whole - least <= least / 2);
-        let size = size.unwrap_or(least);
+        let most = (needed / 2).min(MOST_ADDED);
+        let size = os::round_up(needed, align).filter(|whole| whole - needed <= most);
+        let size = size.unwrap_or(needed);
         if size > isize::MAX as usize {
             return None;
         }
@@ -185,7 +193,7 @@ pub unsafe fn free(address: usize, may_keep: impl FnOnce(usize) -> bool) -> bool
         if !kept::keep(block, bytes, may_keep) {
             unmap(block, bytes);
             if bytes <= config::MMAP_THRESHOLD_MAX {
-                unmapped::note(bytes, os::coarse_milliseconds());
+                unmapped::note(bytes);
             }
         }
         true

@@ -39,6 +39,11 @@ pub fn admits(bytes: usize) -> bool {
     limit == 0 || used().saturating_add(bytes) <= limit
 }
 
+/// Whether the hard limit refuses `bytes` now, and would not if enough went back.
+pub fn may_admit(bytes: usize) -> bool {
+    bytes <= config::HARD_LIMIT.load(Relaxed) && !admits(bytes)
+}
+
 /// Whether the process is above its soft limit.
 #[inline]
 pub fn is_above_soft() -> bool {

@@ -378,7 +378,7 @@ fn invalid(address: usize, kind: Misuse) -> ! {
         && unsafe {
             (*desc).flags & CHUNK_WAS_FREED != 0
                 || matches!(page_map::state(address), PageState::Free | PageState::Returning)
-                || page_map::was_huge(address)
+                || (page_map::owner(address) == Owner::NONE && page_map::was_huge(address))
         };
     let kind = if freed && kind == Misuse::InvalidFree { Misuse::DoubleFree } else { kind };
     misuse(kind, address, 0)

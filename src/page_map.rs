@@ -15,7 +15,7 @@ use crate::size_class::{CLASSES, Class, GRANULE};
 use crate::sync::publish::{Entry, RegionSlot};
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of};
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
 
 const REGION_SHIFT: u32 = 26;
@@ -316,11 +316,16 @@ impl SpareRegion {
 impl Drop for SpareRegion {
     /// Leaves it for whoever needs one next, unless there is one already.
     fn drop(&mut self) {
-        // Release pairs with the acquire in `take`.
-        let is_left = SPARE.compare_exchange(core::ptr::null_mut(), self.0, Release, Relaxed);
-        if is_left.is_err() && !is_static(self.0) {
+        // AcqRel pairs with the acquire in `take`, and with itself. One in .bss stays rather than a mapped one.
+        let other = if is_static(self.0) {
+            SPARE.swap(self.0, AcqRel)
+        } else {
+            let is_left = SPARE.compare_exchange(core::ptr::null_mut(), self.0, AcqRel, Relaxed);
+            if is_left.is_ok() { core::ptr::null_mut() } else { self.0 }
+        };
+        if !other.is_null() && !is_static(other) {
             // SAFETY: mapped by `take`, and used by nobody.
-            unsafe { os::unmap(self.0.cast(), region_bytes()) };
+            unsafe { os::unmap(other.cast(), region_bytes()) };
         }
     }
 }

@@ -48,6 +48,9 @@ const REFUSALS: usize = 32;
 /// How often a thread that finds no memory tries again for what others may have freed meanwhile.
 const TRIES_WITHOUT_MEMORY: usize = 4;
 
+/// Bytes at the end of each top that it leaves where they are.
+const MOST_PAD: usize = 128 * 1024;
+
 /// Times that a thread without memory offers its CPU to those that purge.
 const PATIENCE: usize = 10_000;
 
@@ -440,7 +443,7 @@ fn purge_all(arena: &Arena, pad: usize) -> usize {
 pub fn find_after_trim<T>(find: impl Fn() -> Option<T>) -> Option<T> {
     (0..TRIES_WITHOUT_MEMORY).find_map(|_| {
         wait_for_others();
-        trim(config::TOP_PAD.load(Relaxed));
+        trim(config::TOP_PAD.load(Relaxed).min(MOST_PAD));
         find()
     })
 }

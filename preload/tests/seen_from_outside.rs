@@ -211,6 +211,11 @@ fn memory_below_a_foreign_break_goes_back() {
 }
 
 #[test]
+fn a_buffer_that_grows_by_copies_has_nothing_kept() {
+    passes("outside.c", &["grows_by_copies"]);
+}
+
+#[test]
 fn a_lowered_break_is_noticed() {
     passes("outside.c", &["lowered_break"]);
 }

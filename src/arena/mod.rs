@@ -65,7 +65,8 @@ pub struct Inner {
     classes: PerClass<ClassState>,
     /// Free bytes at the top that the arena keeps beyond the trim threshold.
     slack: Slack,
-    /// Those of which the kernel took none in this epoch, as of what the program locked (mlockall(2)).
+    /// Those that it has beyond that and could not give back in this epoch: the kernel takes nothing of what the program
+    /// locked (mlockall(2)).
     refused_top: usize,
     /// What a large block that was freed left.
     hole: Hole,
@@ -85,7 +86,7 @@ pub struct Inner {
     magazine_bytes: usize,
     /// Caches of ended threads, with what they hold: the first of a list that the caches link.
     pub parked: *mut Parked,
-    /// Times that a cache was parked or taken.
+    /// Times that a thread began or ended in the arena.
     pub parked_uses: u32,
     /// How long none was.
     pub parked_idle: IdleEpochs,
@@ -149,7 +150,7 @@ pub struct Arena {
     remote: CachePadded<RemoteList>,
     /// Bytes on the remote list, about.
     remote_bytes: AtomicUsize,
-    /// Blocks that came by the remote list, ever.
+    /// Blocks that threads of other arenas sent, ever.
     remote_frees: AtomicU64,
     /// The arena of the thread that sent the last of them; none before.
     remote_from: AtomicU16,

@@ -25,9 +25,16 @@ impl Slack {
     pub const NONE: Self = Self { bytes: 0, needed: 0, trimmed: 0, since: 0 };
 
     /// Takes note of a trim.
-    pub fn note_trimmed(&mut self, bytes: usize, now: u64) {
+    pub fn note_trimmed(&mut self, bytes: usize, now: u64, decay: u64) {
+        self.forget_late(now, decay);
         self.trimmed += bytes;
         self.since = now;
+    }
+
+    fn forget_late(&mut self, now: u64, decay: u64) {
+        if now.saturating_sub(self.since) > decay {
+            self.trimmed = 0;
+        }
     }
 
     /// Whether what is touched next is of interest.
@@ -37,9 +44,7 @@ impl Slack {
 
     /// How many of `bytes` that the top touches anew were trimmed within the decay time. They are counted once.
     pub fn claim(&mut self, bytes: usize, now: u64, decay: u64) -> usize {
-        if now.saturating_sub(self.since) > decay {
-            self.trimmed = 0;
-        }
+        self.forget_late(now, decay);
         let again = bytes.min(self.trimmed);
         self.trimmed -= again;
         again
@@ -78,8 +83,8 @@ mod tests {
     #[test]
     fn what_is_needed_again_soon_stays() {
         let mut slack = Slack::NONE;
-        slack.note_trimmed(300, 5);
-        slack.note_trimmed(100, 10);
+        slack.note_trimmed(300, 5, DECAY);
+        slack.note_trimmed(100, 10, DECAY);
         assert_eq!(slack.bytes(10, DECAY), 0);
         touch(&mut slack, 150, MOST, 500, DECAY);
         touch(&mut slack, 50, MOST, 1010, DECAY);
@@ -87,12 +92,13 @@ mod tests {
         // The rest comes too late.
         touch(&mut slack, 150, MOST, 1011, DECAY);
         assert!(!slack.is_open());
+        assert_eq!(slack.bytes(1011, DECAY), 200);
         // What a trim left above that counts once more, and no more than was trimmed.
-        slack.note_trimmed(40, 1100);
+        slack.note_trimmed(40, 1100, DECAY);
         touch(&mut slack, 1000, MOST, 1101, DECAY);
         assert_eq!(slack.bytes(1101, DECAY), 240);
         assert!(!slack.is_open());
-        slack.note_trimmed(40, 1102);
+        slack.note_trimmed(40, 1102, DECAY);
         touch(&mut slack, 40, 250, 1103, DECAY);
         assert_eq!(slack.bytes(1103, DECAY), 250);
     }
@@ -100,11 +106,11 @@ mod tests {
     #[test]
     fn it_does_not_last_for_ever() {
         let mut slack = Slack::NONE;
-        slack.note_trimmed(100, 0);
+        slack.note_trimmed(100, 0, DECAY);
         touch(&mut slack, 100, MOST, 1, DECAY);
         assert_eq!(slack.bytes(1 + LASTING * DECAY, DECAY), 100);
         assert_eq!(slack.bytes(2 + LASTING * DECAY, DECAY), 0);
-        slack.note_trimmed(100, 0);
+        slack.note_trimmed(100, 0, DECAY);
         touch(&mut slack, 100, MOST, 1, u64::MAX);
         assert_eq!(slack.bytes(u64::MAX, u64::MAX), 100);
     }

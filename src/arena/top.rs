@@ -101,11 +101,11 @@ impl Inner {
     /// Takes note that the top touches memory.
     fn note_touched(&mut self, bytes: usize) {
         if self.slack.is_open() || unmapped::is_open() {
-            let (now, decay) = (os::coarse_milliseconds(), config::decay_milliseconds());
-            let trimmed = self.slack.claim(bytes, now, decay);
-            let unmapped = unmapped::claim(bytes - trimmed, now, decay);
+            let now = os::coarse_milliseconds();
+            let trimmed = self.slack.claim(bytes, now, config::decay_milliseconds());
+            let again = trimmed + unmapped::claim(bytes - trimmed);
             let most = self.most_slack();
-            self.slack.note_needed(trimmed + unmapped, most, now);
+            self.slack.note_needed(again, most, now);
         }
         self.ask_for_huge_pages();
     }
@@ -159,7 +159,7 @@ impl Inner {
         if unsafe { self.leave_empty_heap() } == 0 && self.trim_heap(pad.saturating_add(slack)) == 0
         {
             // Not at each free from now on.
-            self.refused_top = spare;
+            self.refused_top = spare.saturating_sub(pad.saturating_add(slack));
         }
         self.note_trimmed(spare.saturating_sub(self.heap.spare_bytes()));
     }
@@ -180,7 +180,7 @@ impl Inner {
 
     /// Takes note of touched memory that went back at once.
     pub(super) fn note_trimmed(&mut self, bytes: usize) {
-        self.slack.note_trimmed(bytes, os::coarse_milliseconds());
+        self.slack.note_trimmed(bytes, os::coarse_milliseconds(), config::decay_milliseconds());
     }
 
     /// Whether a heap of so many touched bytes goes back as soon as it is free; else, as long as all that is free and

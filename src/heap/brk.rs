@@ -101,7 +101,8 @@ pub fn grow(heap: &mut Heap, bytes: usize) -> Grown {
     // Near a limit of the process there may be room for what is missing, if not for what is taken ahead of it.
     // SAFETY: the rule of the break, checked above.
     let raise = |step| unsafe { raise(now, start.checked_add(step)?) };
-    let Some(end) = [step, missing].into_iter().find_map(raise) else { return Grown::No };
+    let steps = [step, missing.saturating_add(TOP_PAD.load(Relaxed)), missing];
+    let Some(end) = steps.into_iter().find_map(raise) else { return Grown::No };
     if !adopt(start, end - start, 0) {
         // No memory for the page map. What nobody can use goes back.
         let increment = (end - now) as isize;

@@ -7,6 +7,7 @@ use crate::check::Misuse;
 use crate::config::MMAP_THRESHOLD_MAX;
 use crate::heap::MAPPED;
 use crate::huge;
+use crate::limit;
 use crate::os::PAGE;
 use crate::page_map::{self, Owner, PageState};
 use crate::purge;
@@ -97,7 +98,7 @@ fn find_free_large(bytes: usize, align: usize, zeroed: bool) -> (*mut u8, bool) 
     let find = || ARENAS.iter_open().find_map(|arena| take(arena.lock_open()?));
     let found = find().or_else(|| {
         // More than there is at all, or what no address space has, is not found by giving back and trying again.
-        if bytes > MAPPED.bytes() || align >= ADDRESSES {
+        if (bytes > MAPPED.bytes() && !limit::may_admit(bytes)) || align >= ADDRESSES {
             return None;
         }
         // What is purged has coalesced.

@@ -7,10 +7,13 @@ use crate::size_class::{CLASS_PLACES, CLASSES, Class, size};
 use crate::sync::block::{Block, Chain};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU8, AtomicU32};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// Ends of slow paths after which a thread looks at the purge clock.
 const POLL: u32 = 32;
+
+/// The decay time, of those since the clock began, in which all threads that sleep were last looked at.
+static LOOKED_AT_ALL: AtomicU64 = AtomicU64::new(0);
 
 /// What a cache remembers of its use.
 pub struct Activity {
@@ -123,7 +126,9 @@ impl Tcache {
     /// epochs; of those that sleep for longer only now and then, since it is little. Called once per epoch. Whether
     /// there was something, or may be soon, since a thread took one.
     pub fn cool_sleepers(age: usize, epoch: u64) -> bool {
-        let looks_at_all = epoch.is_multiple_of(STEPS as u64);
+        // Not each epoch has a tick.
+        let decay = epoch / STEPS as u64;
+        let looks_at_all = LOOKED_AT_ALL.swap(decay, Relaxed) != decay;
         let mut is_awake = false;
         for cache in Self::all().filter(|cache| cache.state() == State::Live) {
             let idle = cache.activity.idle_epochs();

@@ -290,7 +290,7 @@ impl Tcache {
     }
 
     /// Empties the bins of a thread that takes no slow path, if it does nothing else either and they hold
-    /// enough. Called once per epoch. The bytes taken.
+    /// enough, since this was asked last. The bytes taken.
     pub(super) fn drain_if_asleep(&self) -> usize {
         if self.drain.word.load(Relaxed).is_null() || !self.drain.gate.is_open() {
             return 0;

@@ -27,8 +27,8 @@ const PARKED_BYTES: usize = 256 * 1024;
 /// … and all of them in one arena: a thread that began in another one does not find them.
 const ALL_PARKED_BYTES: usize = 1024 * 1024;
 
-/// Empty caches that no arena has, linked by `next_parked`: those of threads that ended without
-/// their arena's lock, or vanished at a fork. Taken whole, so there is no ABA.
+/// Empty caches that no arena has, linked by `next_parked`: those of threads that ended without their arena's lock, or where
+/// many waited, or that nobody needed for the decay time, or vanished at a fork. Taken whole, so there is no ABA.
 static LOOSE: AtomicPtr<Tcache> = AtomicPtr::new(ptr::null_mut());
 
 impl Tcache {

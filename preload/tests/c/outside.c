@@ -259,6 +259,29 @@ static void break_below_others(int argc, char **argv) {
         CHECK(all_zero(blocks[i] = calloc(1, size), size));
 }
 
+/* What a buffer of its own mapping was that grows by copies is no measure of what the program needs at once. */
+static void grows_by_copies(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { BLOCKS = 3000 };
+    const size_t size = 64 * KIB;
+    static void *blocks[BLOCKS];
+    char *buffer = malloc(MIB);
+    for (size_t bytes = MIB; bytes <= 30 * MIB; bytes += MIB / 2) {
+        char *larger = malloc(bytes);
+        CHECK(larger);
+        *larger = 1;
+        free(buffer);
+        buffer = larger;
+    }
+    free(buffer);
+    for (int i = 0; i < BLOCKS; i++)
+        CHECK(blocks[i] = memset(malloc(size), 1, size));
+    unsigned long before = status_kib("VmRSS:");
+    for (int i = BLOCKS; i-- > 0;)
+        free(blocks[i]);
+    CHECK(status_kib("VmRSS:") + BLOCKS / 2 * size / KIB < before);
+}
+
 static const struct mode modes[] = {
     {"small", small},
     {"nothing", nothing},
@@ -270,6 +293,7 @@ static const struct mode modes[] = {
     {"break_between", break_between},
     {"lowered_break", lowered_break},
     {"break_below_others", break_below_others},
+    {"grows_by_copies", grows_by_copies},
     {NULL, NULL},
 };
 
