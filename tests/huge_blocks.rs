@@ -285,16 +285,6 @@ fn free_memory_of_heaps_does_not_raise_the_peak() {
     free(above, 100_000);
 }
 
-fn little_is_left_of_many() {
-    const MANY: usize = 1000;
-    let mut blocks = Vec::with_capacity(MANY);
-    let before = resident();
-    blocks.extend((0..MANY).map(|_| allocate(MIB)));
-    blocks.drain(..).for_each(|block| free(block, MIB));
-    // A page of memory for each would be 4 MiB.
-    assert!(resident() < before + 2 * MIB, "{} KiB", (resident() - before) / 1024);
-}
-
 fn a_refused_request_raises_no_peak() {
     // SAFETY: no size is zero.
     assert!(unsafe { ARENITE.alloc(layout(1 << 46)) }.is_null());
@@ -429,7 +419,6 @@ fn main() {
         "a smaller mapping",
         a_mapping_that_a_heap_could_hold_leaves_free_memory_where_it_is,
     );
-    in_a_process("many", little_is_left_of_many);
     in_a_process("refused requests", a_refused_request_raises_no_peak);
     in_a_process("refused growth", a_refused_growth_raises_no_peak);
     in_a_process("refused, and nothing given back", a_refused_request_gives_nothing_back);

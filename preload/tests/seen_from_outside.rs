@@ -216,6 +216,11 @@ fn a_buffer_that_grows_by_copies_has_nothing_kept() {
 }
 
 #[test]
+fn little_is_left_of_many_mappings() {
+    passes("outside.c", &["many_mappings"]);
+}
+
+#[test]
 fn a_lowered_break_is_noticed() {
     passes("outside.c", &["lowered_break"]);
 }

@@ -282,6 +282,22 @@ static void grows_by_copies(int argc, char **argv) {
     CHECK(status_kib("VmRSS:") + BLOCKS / 2 * size / KIB < before);
 }
 
+/* Of many blocks with mappings of their own little is left. */
+static void many_mappings(int argc, char **argv) {
+    (void)argc, (void)argv;
+    enum { MANY = 1000 };
+    static char *blocks[MANY];
+    unsigned long before = status_kib("VmRSS:");
+    for (int i = 0; i < MANY; i++) {
+        CHECK(blocks[i] = malloc(MIB));
+        *blocks[i] = 1;
+    }
+    for (int i = 0; i < MANY; i++)
+        free(blocks[i]);
+    /* A page of descriptions for each would be 4 MiB. */
+    CHECK(status_kib("VmRSS:") < before + 2 * KIB);
+}
+
 static const struct mode modes[] = {
     {"small", small},
     {"nothing", nothing},
@@ -294,6 +310,7 @@ static const struct mode modes[] = {
     {"lowered_break", lowered_break},
     {"break_below_others", break_below_others},
     {"grows_by_copies", grows_by_copies},
+    {"many_mappings", many_mappings},
     {NULL, NULL},
 };
 
