@@ -101,7 +101,7 @@ impl Arenite {
         Self::with(Program { top_pad: Some(bytes), ..self.program })
     }
 
-    /// Free bytes at the top of a heap from which they are given back (mallopt(3),
+    /// Touched free bytes at the top of a heap, beyond the pad, from which they are given back (mallopt(3),
     /// M_TRIM_THRESHOLD); [`config::NEVER`]: not.
     pub const fn trim_threshold(self, bytes: usize) -> Self {
         Self::with(Program { trim_threshold: Some(bytes), ..self.program })

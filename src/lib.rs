@@ -13,9 +13,9 @@
 //! ```
 //!
 //! The modules are the layers, and use only those further down this list:
-//! `global` and `c_api`, `stats`, `malloc`, `thread` and `fork`, `purger`, `purge`, `tcache`,
-//! `arena`, `huge` and `window`, `heap`, `page_map`, `limit` and `pressure`, `config`, `os`. `sync` stands
-//! beside them and uses none of them.
+//! `global` and `c_api`, `stats`, `malloc`, `thread` and `fork`, `purger`, `purge`, `tls`, `tcache`,
+//! `arena`, `huge`, `meta` and `window`, `heap`, `page_map`, `limit` and `pressure`, `config`, `check`, `os`,
+//! `size_class`. `sync` stands beside them and uses none of them but the futex of `os`.
 #![no_std]
 #![cfg_attr(loom, allow(missing_docs))]
 

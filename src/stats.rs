@@ -22,7 +22,7 @@ pub struct ClassStats {
     pub size: usize,
     /// Slabs.
     pub slabs: usize,
-    /// Those of them that give blocks only when no other can, and get their own back when these are freed, since
+    /// Those of them that give blocks only when no open one with all its pages can, and get their own back when these are freed, since
     /// little of the class was used for the decay time.
     pub closed_slabs: usize,
     /// Blocks that the program holds, or that are on their way home from other arenas' threads.

@@ -5,7 +5,7 @@
 #     suite/run.sh                  all: some hours
 #     suite/run.sh --quick          smaller programs, a few minutes; the report is in target/suite/quick
 #     suite/run.sh --resume         go on with what is not measured yet
-#     suite/run.sh --settle 2       more runs where the two shortest of an allocator differ by over 2 %
+#     suite/run.sh --settle 2       more runs where the two least CPU times of an allocator differ by over 2 %
 #     suite/run.sh --only redis     measure this one again, and report on all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

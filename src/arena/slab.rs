@@ -3,7 +3,7 @@
 //! A slab's state lives in the descriptors of its first three pages, away from the blocks.
 //! Blocks are carved page by page, so that untouched pages stay untouched. Blocks that are not
 //! carved yet, or whose page was dropped (`slab_pages.rs`), are in no list; every other block is
-//! with the program, in a cache on its way, or on the slab's free list.
+//! with the program, in a thread's cache, in a magazine of the depot or the arena, on its way home, or on the slab's free list.
 
 use super::magazines::Magazines;
 use super::slab_lists::{List, Lists};

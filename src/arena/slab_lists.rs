@@ -1,6 +1,6 @@
 //! A class's slabs that have blocks to give, in lists by how full they are.
 //!
-//! The fullest give first, so that those of which little is in use may come to be unused. Within a list the one
+//! The fuller ones give first, so that those of which little is in use may come to be unused. Within a list the one
 //! that came last is the first.
 
 use super::slab::{self, Slab};

@@ -1,8 +1,8 @@
 //! Which classes are sparse: a quarter of their slabs' blocks and more were free all the time, for the decay time.
 //!
 //! Those lie between blocks in use, so that few slabs come to be unused, and few of their pages go back. So slabs
-//! of such a class that are less than three quarters full are *closed*: they give no blocks as long as others
-//! can, and their windows are, so that a block of theirs that is freed misses the fast path, and goes home to its
+//! of such a class that are less than three quarters full are *closed*: they give no blocks as long as open ones
+//! with all their pages can, and their entries in the window are 0, so that a block of theirs that is freed misses the fast path, and goes home to its
 //! slab instead of into the thread's bin. As the program replaces its blocks, closed slabs come to be unused, and
 //! others full. A block takes the slow path for that once.
 

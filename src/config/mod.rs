@@ -33,14 +33,14 @@ pub(crate) const FIRST_BRK: usize = 0x21000;
 pub(crate) static TOP_PAD: AtomicUsize = AtomicUsize::new(128 * 1024);
 
 /// Requests of at least so many bytes get a mapping of their own. Grows as glibc's does: the
-/// free of a mapped block of up to [`MMAP_THRESHOLD_MAX`] raises it to that block's size.
+/// free of a mapped block of up to [`MMAP_THRESHOLD_MAX`] raises it to a page more than that block has.
 pub(crate) static MMAP_THRESHOLD: AtomicUsize = AtomicUsize::new(128 * 1024);
 
 /// Free bytes at the top from which the top is given back; twice the mmap threshold once that
 /// has moved (mallopt(3), M_TRIM_THRESHOLD).
 pub(crate) static TRIM_THRESHOLD: AtomicUsize = AtomicUsize::new(128 * 1024);
 
-/// Whether the thresholds still follow the program; setting either ends that.
+/// Whether the thresholds still follow the program; setting one of them, the pad or the number of mappings ends that.
 pub(crate) static DYNAMIC_THRESHOLDS: AtomicBool = AtomicBool::new(true);
 
 /// Upper end of the dynamic mmap threshold in bytes (glibc's `DEFAULT_MMAP_THRESHOLD_MAX`).

@@ -169,7 +169,7 @@ pub static TABLE: [Spec; COUNT] = [
     Spec {
         key: Key::TrimThreshold,
         name: "trim_threshold",
-        meaning: "free bytes at the top of a heap from which they are given back; never: not",
+        meaning: "touched free bytes at the top of a heap, beyond top_pad, from which they go back; never: not",
         default: 128 << 10,
         most: NEVER,
         variable: "MALLOC_TRIM_THRESHOLD_",

@@ -1,7 +1,7 @@
 //! The small lock-free pieces of the allocator, and the one facade between `core` and loom.
 //!
-//! Nothing here reaches above this folder: under `cfg(loom)` only this folder compiles, and the
-//! models of `loom_tests/` run these very files.
+//! Nothing here reaches above this folder, but for the futex of `os` outside of loom: under `cfg(loom)` only this folder
+//! compiles, and the models of `loom_tests/` run these very files.
 //!
 //! | file | what | model |
 //! |---|---|---|
@@ -10,7 +10,7 @@
 //! | `depot.rs` | whole magazines exchanged between threads | `depot` |
 //! | `publish.rs` | page-map regions and entries | `page_map` |
 //! | `gate.rs` | a thread's bins, which others may drain | `gate` |
-//! | `attach.rs` | which arena a thread serves itself from; the last one out | `attach`, `thread_end` |
+//! | `attach.rs` | how many threads an arena has, and whether it is closed; the last one out | `attach`, `thread_end` |
 
 pub mod attach;
 pub mod block;

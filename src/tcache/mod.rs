@@ -1,5 +1,5 @@
-//! The thread cache: per size class a bin of free blocks and a spare magazine, touched by its
-//! thread alone.
+//! The thread cache: per size class a bin of free blocks and a spare magazine. What the fast paths use is written by the
+//! thread alone; others may take the spares, and what is in the bins of one that sleeps (`drain.rs`).
 //!
 //! Hot parts first: the bins, at `class * 24` bytes from the start so that the window's entries
 //! and the table of small sizes can hold ready offsets.

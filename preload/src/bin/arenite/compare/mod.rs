@@ -44,7 +44,7 @@ within each round, this allocator / Arenite, and their geometric mean is given w
 confidence interval: Student's t for the mean of the logarithms. \"No difference seen\" says that
 the interval contains 1. With fewer than 3 runs there is no interval. Of twenty intervals about
 one misses by chance; --control shows how far Arenite differs from itself. On a machine whose speed
-changes, --settle goes on until the two shortest runs of each allocator are alike.
+changes, --settle goes on until the two least CPU times of each allocator are alike.
 
 An allocator fails if a run of it ends by a signal or with a status that is not 0 and no
 --ok-status. It is not run again, and has no ratio.
