@@ -4,7 +4,9 @@
 mod files;
 mod threads;
 
-pub use files::{leave_open_files, line_behind, number_behind, read_file, write_all};
+pub use files::{
+    STATUS, bytes_behind, leave_open_files, line_behind, number_behind, read_file, write_all,
+};
 pub use threads::{
     HAS_BARRIER, ProcessMark, barrier, count_threads, futex_wait, futex_wake, has_thread,
     is_main_thread, is_single_threaded, run_as_main_thread, thread_id, thread_number,

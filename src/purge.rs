@@ -158,7 +158,7 @@ pub fn tick(epoch: u64, pages: usize, patient: bool) -> bool {
         held.advance(epoch);
         cools |= arena.cool_depot(&mut held);
         cools |= !held.parked.is_null();
-        let are_idle = Tcache::parked_are_idle(&mut held);
+        let are_idle = held.parked_are_idle();
         drop(held);
         if are_idle {
             empty_parked(arena);

@@ -22,8 +22,8 @@ pub struct ClassStats {
     pub size: usize,
     /// Slabs.
     pub slabs: usize,
-    /// Those of them that give blocks only when no open one with all its pages can, and get their own back when these are freed, since
-    /// little of the class was used for the decay time.
+    /// Those of them that give blocks only when no open one with all its pages can, and get their own back when these
+    /// are freed, since little of the class was used for the decay time.
     pub closed_slabs: usize,
     /// Blocks that the program holds, or that are on their way home from other arenas' threads.
     pub in_use: usize,
@@ -259,8 +259,8 @@ impl Stats {
             &mut line,
             &[
                 ("pid", pid as u64),
-                ("peak_rss_bytes", proc_bytes(STATUS, b"VmHWM:")),
-                ("rss_bytes", proc_bytes(STATUS, b"VmRSS:")),
+                ("peak_rss_bytes", os::bytes_behind(os::STATUS, b"VmHWM:")),
+                ("rss_bytes", os::bytes_behind(os::STATUS, b"VmRSS:")),
                 ("brk_bytes", self.brk_bytes as u64),
                 ("mmap_bytes", self.mmap_bytes as u64),
                 ("heap_bytes", self.heap_bytes as u64),
@@ -285,7 +285,10 @@ impl Stats {
                 ("remote_pending_bytes", self.remote_pending_bytes as u64),
                 ("lock_waits", self.lock_waits),
                 ("memory_pressure_percent", u64::from(pressure::look())),
-                ("anon_huge_page_bytes", proc_bytes(c"/proc/self/smaps_rollup", b"AnonHugePages:")),
+                (
+                    "anon_huge_page_bytes",
+                    os::bytes_behind(c"/proc/self/smaps_rollup", b"AnonHugePages:"),
+                ),
             ],
         );
         let policy = config::huge_pages_name(config::HUGE_PAGES.load(Relaxed));
@@ -340,14 +343,6 @@ fn put_fields(line: &mut Text, fields: &[(&str, u64)]) {
     for &(name, value) in fields {
         line.str(",\"").str(name).str("\":").number(value);
     }
-}
-
-/// Figures of the process (proc_pid_status(5)).
-const STATUS: &CStr = c"/proc/self/status";
-
-/// A figure in kB of a file of /proc, in bytes; 0 when it can not be read (proc(5)).
-fn proc_bytes(file: &CStr, name: &[u8]) -> u64 {
-    os::number_behind(file, name).wrapping_mul(1024)
 }
 
 /// Writes the report as JSON to the file at `pattern`, in which `%p` is the number of the process and `%%` is `%`. Nothing

@@ -89,7 +89,7 @@ pub struct Inner {
     /// Times that a thread began or ended in the arena.
     pub parked_uses: u32,
     /// How long none was.
-    pub parked_idle: IdleEpochs,
+    parked_idle: IdleEpochs,
     /// Bytes of theirs, and of what they hold.
     pub parked_bytes: usize,
     /// Bytes of the arena's heaps, but for the pages that end them.

@@ -82,6 +82,12 @@ impl Inner {
         }
     }
 
+    /// Whether the caches that wait in the arena waited for the decay time: no thread began or ended there. Called once
+    /// per epoch.
+    pub fn parked_are_idle(&mut self) -> bool {
+        self.parked_idle.tick(self.parked_uses) >= STEPS
+    }
+
     /// As [`Inner::give_blocks_of`], for blocks that were cached for the decay time: their slabs are as
     /// cold as if the blocks had been on their free lists.
     ///

@@ -87,6 +87,14 @@ pub fn number_behind(path: &CStr, prefix: &[u8]) -> u64 {
     number
 }
 
+/// Figures of the process (proc_pid_status(5)).
+pub const STATUS: &CStr = c"/proc/self/status";
+
+/// As [`number_behind`], in bytes, of a figure in kB (proc(5)).
+pub fn bytes_behind(path: &CStr, prefix: &[u8]) -> u64 {
+    number_behind(path, prefix).wrapping_mul(1024)
+}
+
 /// Writes all of `text` to `fd`, as far as the file takes it.
 pub fn write_all(fd: c_int, mut text: &[u8]) {
     keeping_errno(|| {

@@ -159,7 +159,7 @@ pub fn has_thread(id: i32) -> bool {
 
 /// How many threads the process has (proc_pid_status(5)); 0 where that can not be read.
 pub fn count_threads() -> u64 {
-    super::number_behind(c"/proc/self/status", b"Threads:")
+    super::number_behind(super::STATUS, b"Threads:")
 }
 
 /// Signals that a thread's own instructions raise: blocked ones would end the process. (SIGSYS: a sandbox may

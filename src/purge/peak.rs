@@ -35,8 +35,7 @@ pub fn look() {
         RESIDENT_PEAK.store(0, Relaxed);
         return;
     }
-    // In kB (proc_pid_status(5)).
-    let peak = os::number_behind(c"/proc/self/status", b"VmHWM:") as usize * 1024;
+    let peak = os::bytes_behind(os::STATUS, b"VmHWM:") as usize;
     // Relaxed: a guess. One thread looks at a time.
     let before = RESIDENT_PEAK.load(Relaxed);
     if before == 0 {

@@ -1,7 +1,7 @@
 //! How caches that are not used give their blocks back.
 
 use super::{State, Tcache};
-use crate::arena::{ARENAS, Arena, Guard, IdleEpochs, STEPS};
+use crate::arena::{ARENAS, Arena, IdleEpochs, STEPS};
 use crate::page_map;
 use crate::size_class::{CLASS_PLACES, CLASSES, Class, size};
 use crate::sync::block::{Block, Chain};
@@ -153,13 +153,6 @@ impl Tcache {
     pub fn drain_unchanged() -> usize {
         let live = Self::all().filter(|cache| cache.state() == State::Live);
         live.filter(|cache| !cache.has_changed()).map(|cache| cache.drain(1)).sum()
-    }
-
-    /// Whether the caches that wait in an arena waited for the decay time: no thread began or ended there. Called once
-    /// per epoch.
-    pub fn parked_are_idle(held: &mut Guard<'_>) -> bool {
-        let uses = held.parked_uses;
-        held.parked_idle.tick(uses) >= STEPS
     }
 
     /// Empties the cache into its arena, a magazine at a time; the thread goes on with it.

@@ -1,6 +1,5 @@
 /* What requests that are refused leave behind: nothing. */
 #include "check.h"
-#include <sys/mman.h>
 #include <sys/resource.h>
 
 /* A region of the page map covers so much; a block of more is in one of its own. */
@@ -144,7 +143,7 @@ static void *at_the_top(void *unused) {
 static void locked_top(int argc, char **argv) {
     (void)argc, (void)argv;
     pthread_t thread;
-    say("locked", !mlockall(MCL_CURRENT | MCL_FUTURE));
+    CHECK(!mlockall(MCL_CURRENT | MCL_FUTURE) || errno == ENOMEM || errno == EPERM);
     CHECK(!pthread_create(&thread, NULL, at_the_top, NULL));
     CHECK(!pthread_join(thread, NULL));
     say("done", 1);
